@@ -1,0 +1,57 @@
+//! Every limit of Corten, in one place.
+//!
+//! A limit is named for what it bounds, units last. Where one limit is made
+//! of others, the sum is written out, so that memory can be audited by reading.
+
+/// Bytes of one frame between daemon and shim.
+pub const FRAME_BYTES_MAX: usize = 4096;
+/// Descriptors passed with one frame (the kernel's `SCM_MAX_FD` is 253).
+pub const FRAME_FDS_MAX: usize = 250;
+/// Bytes of one launch plan. A service-link environment alone can reach 2 MB.
+pub const PLAN_BYTES_MAX: usize = 16 << 20;
+/// Containers of one pod, ephemeral ones included.
+pub const POD_CONTAINERS_MAX: usize = 1024;
+/// Execs that may run at the same time in one pod.
+pub const POD_EXECS_MAX: usize = 1024;
+
+/// Bytes of content in one CRI log line; longer ones are split with tag `P`.
+pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
+/// Bytes of each output stream that ExecSync keeps; the rest is dropped
+/// (CVE-2022-1708).
+pub const EXEC_OUTPUT_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of a gRPC message, either way (what the kubelet accepts).
+pub const GRPC_MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of an image manifest or index.
+pub const MANIFEST_BYTES_MAX: usize = 4 << 20;
+/// Bytes of an image configuration.
+pub const IMAGE_CONFIG_BYTES_MAX: usize = 8 << 20;
+/// Layers of one image (overlayfs itself stops at 500).
+pub const IMAGE_LAYERS_MAX: usize = 500;
+/// Manifests of one index.
+pub const INDEX_MANIFESTS_MAX: usize = 1024;
+/// Unpacked bytes of one layer.
+pub const LAYER_BYTES_MAX: u64 = 256 << 30;
+/// Entries of one layer.
+pub const LAYER_ENTRIES_MAX: u64 = 8 << 20;
+/// Bytes of one path in a layer.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Bytes of the extended headers of one tar entry.
+pub const PAX_BYTES_MAX: usize = 1 << 20;
+/// Redirects followed for one registry request.
+pub const REDIRECTS_MAX: usize = 10;
+/// Attempts at one registry request, the first one included.
+pub const REGISTRY_ATTEMPTS_MAX: u32 = 5;
+/// Bytes of an error body of a registry that are read for the message.
+pub const REGISTRY_ERROR_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes that a CNI plugin may print.
+pub const CNI_OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// Network namespaces kept ready in advance.
+pub const NETNS_POOL_MAX: usize = 8;
+
+/// Bytes of a record (sandbox, container) on disk.
+pub const RECORD_BYTES_MAX: usize = 32 << 20;
+/// Bytes of the image's `/etc/passwd` or `/etc/group` that are read.
+pub const PASSWD_BYTES_MAX: usize = 4 << 20;

@@ -1,0 +1,5 @@
+//! Launching a process: clone, the walk of its steps, execve.
+
+mod step;
+
+pub use step::*;

@@ -1,0 +1,4 @@
+//! What daemon and shim agree on: the launch plan and the frames.
+#![forbid(unsafe_code)]
+
+pub mod frame;

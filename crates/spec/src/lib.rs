@@ -1,0 +1,4 @@
+//! The pure heart: what was asked for, the image and the node policy in; an OCI runtime spec, and from it a launch plan, out.
+#![forbid(unsafe_code)]
+
+pub mod request;
