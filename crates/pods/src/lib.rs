@@ -1,1 +1,14 @@
-//! Placeholder, replaced by the first commit of this crate.
+//! Sandboxes and containers: their state machines, and the engine that
+//! performs what these say, with shims, networks, images and cgroups.
+//!
+//! The kernel and the shims are the truth about what runs; what is kept here
+//! is a view of them, and can be lost at any instant.
+#![forbid(unsafe_code)]
+
+mod engine;
+mod error;
+mod view;
+
+pub use engine::{Engine, EngineConfig, NetworkProvider};
+pub use error::{Error, Kind, Result};
+pub use view::*;

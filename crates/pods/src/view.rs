@@ -1,0 +1,182 @@
+//! What clients see of sandboxes and containers: copies taken at one instant.
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use corten_base::{ContainerId, Digest, Namespace, SandboxId};
+use corten_spec::request::{ContainerConfig, Map, Resources, SandboxConfig};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+/// State of a sandbox as clients see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SandboxPhase {
+    /// Its network and its shim are there.
+    Ready,
+    /// Stopped, or broken.
+    NotReady,
+}
+
+/// A sandbox at one instant.
+#[derive(Debug, Clone)]
+pub struct SandboxView {
+    /// Its id.
+    pub id: SandboxId,
+    /// Its namespace of names.
+    pub namespace: Namespace,
+    /// What was asked for.
+    pub config: Arc<SandboxConfig>,
+    /// Ready or not.
+    pub phase: SandboxPhase,
+    /// Nanoseconds since 1970.
+    pub created_at_ns: i64,
+    /// Addresses, the primary one first; empty with the host's network.
+    pub ips: Vec<IpAddr>,
+    /// The pinned network namespace, unless the host's.
+    pub netns: Option<PathBuf>,
+    /// The shim's pid, while it lives.
+    pub shim_pid: Option<i32>,
+}
+
+/// State of a container as clients see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ContainerPhase {
+    /// Made, not started.
+    Created,
+    /// Running.
+    Running,
+    /// Ended.
+    Exited,
+}
+
+/// Who a container's first process is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProcessUser {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Supplemental groups.
+    pub groups: Vec<u32>,
+}
+
+/// A container at one instant.
+#[derive(Debug, Clone)]
+pub struct ContainerView {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its sandbox.
+    pub sandbox: SandboxId,
+    /// Its namespace of names.
+    pub namespace: Namespace,
+    /// What was asked for.
+    pub config: Arc<ContainerConfig>,
+    /// State.
+    pub phase: ContainerPhase,
+    /// Nanoseconds since 1970.
+    pub created_at_ns: i64,
+    /// Nanoseconds since 1970; 0 if not started.
+    pub started_at_ns: i64,
+    /// Nanoseconds since 1970; 0 if not ended.
+    pub finished_at_ns: i64,
+    /// Exit code, once ended.
+    pub exit_code: i32,
+    /// One word: `Completed`, `Error`, `OOMKilled`, `StartError`, `Unknown`.
+    pub reason: String,
+    /// A sentence to the reason.
+    pub message: String,
+    /// Image id.
+    pub image_id: Digest,
+    /// `repository@digest` if the image has one, else its id.
+    pub image_ref: String,
+    /// The log file; empty for none.
+    pub log_path: String,
+    /// Limits as they are now.
+    pub resources: Resources,
+    /// User of the first process.
+    pub user: ProcessUser,
+    /// The signal that Stop sends.
+    pub stop_signal: i32,
+    /// The first process as the host sees it, while it runs.
+    pub pid: Option<i32>,
+}
+
+/// Which sandboxes to list: all fields must fit, empty ones always do.
+#[derive(Debug, Clone, Default)]
+pub struct SandboxFilter {
+    /// Id or the beginning of one.
+    pub id: String,
+    /// State.
+    pub phase: Option<SandboxPhase>,
+    /// Labels that must be there with these values.
+    pub labels: Map,
+}
+
+/// Which containers to list: all fields must fit, empty ones always do.
+#[derive(Debug, Clone, Default)]
+pub struct ContainerFilter {
+    /// Id or the beginning of one.
+    pub id: String,
+    /// Sandbox id or the beginning of one.
+    pub sandbox: String,
+    /// State.
+    pub phase: Option<ContainerPhase>,
+    /// Labels that must be there with these values.
+    pub labels: Map,
+}
+
+/// What a finished ExecSync gives.
+#[derive(Debug, Clone, Default)]
+pub struct ExecOutput {
+    /// Up to 16 MiB of stdout.
+    pub stdout: Vec<u8>,
+    /// Up to 16 MiB of stderr.
+    pub stderr: Vec<u8>,
+    /// Exit code.
+    pub exit_code: i32,
+}
+
+/// A process to run in a container.
+#[derive(Debug, Clone, Default)]
+pub struct ExecRequest {
+    /// argv.
+    pub command: Vec<String>,
+    /// A terminal instead of pipes.
+    pub terminal: bool,
+    /// Keep stdin open.
+    pub stdin: bool,
+    /// More environment.
+    pub env: Vec<(String, String)>,
+    /// Another working directory.
+    pub working_dir: Option<String>,
+    /// Another user: `user[:group]`, names or numbers.
+    pub user: Option<String>,
+}
+
+/// A running exec: the daemon's ends of its streams.
+#[derive(Debug)]
+pub struct ExecSession {
+    /// Number within the pod, for resizes.
+    pub exec: corten_base::ExecId,
+    /// The process as the host sees it.
+    pub pid: i32,
+    /// Write end of stdin, or the terminal.
+    pub stdin: Option<OwnedFd>,
+    /// Read end of stdout, or the terminal.
+    pub stdout: Option<OwnedFd>,
+    /// Read end of stderr.
+    pub stderr: Option<OwnedFd>,
+    /// How it ends.
+    pub exit: oneshot::Receiver<corten_protocol::frame::Exit>,
+}
+
+/// Whether pods can run, and why not.
+#[derive(Debug, Clone, Default)]
+pub struct EngineStatus {
+    /// Why no pod can run, or none.
+    pub runtime_problem: Option<String>,
+    /// Why pods get no network, or none.
+    pub network_problem: Option<String>,
+}
