@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	file := protodesc.ToFileDescriptorProto(runtime.File_pkg_apis_runtime_v1_api_proto)
+	file := protodesc.ToFileDescriptorProto(runtime.File_staging_src_k8s_io_cri_api_pkg_apis_runtime_v1_api_proto)
 	bytes, err := proto.Marshal(file)
 	if err != nil {
 		panic(err)
