@@ -1,1 +1,167 @@
-//! (to be written)
+//! Processes: descriptors of them, signals to them, their ends; and clocks.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::{Context, Error, Result};
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It exited with this code.
+    Exited(i32),
+    /// This signal killed it.
+    Killed(i32),
+}
+
+impl End {
+    /// As shells count: the exit code, or 128 and the signal's number.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Killed(signal) => 128 + signal,
+        }
+    }
+}
+
+/// A descriptor of a running process, or of an ended one not yet waited for.
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    let open = || {
+        let pid = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
+        rustix::process::pidfd_open(pid, PidfdFlags::empty())
+    };
+    open().context("open", || format!("process {pid}"))
+}
+
+/// Sends a signal to exactly this process. `ESRCH` when it has ended; signal 0
+/// only asks.
+pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> std::result::Result<(), Errno> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: the call takes a descriptor that is open, plain numbers, and no
+    // memory (a null siginfo means the kernel makes one, as kill does).
+    let code = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, std::ptr::null::<u8>(), 0)
+    };
+    if code < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+/// Sends a signal to a process by its number. Only for children that are not
+/// yet waited for, whose number cannot have passed to another.
+pub fn kill(pid: i32, signal: i32) -> std::result::Result<(), Errno> {
+    if pid <= 0 {
+        return Err(Errno::SRCH);
+    }
+    // SAFETY: plain numbers.
+    if unsafe { libc::kill(pid, signal) } < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+/// Waits, without blocking, for any child that has ended, and takes it from
+/// the table of processes. None: no child has ended (or there is none).
+pub fn reap_any() -> Result<Option<(i32, End)>> {
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(None) | Err(Errno::CHILD) => return Ok(None),
+            Ok(Some((pid, status))) => {
+                if let Some(end) = end_of(status) {
+                    return Ok(Some((pid.as_raw_nonzero().get(), end)));
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::new("wait for", "children", errno)),
+        }
+    }
+}
+
+/// Waits for one child; blocks unless it has ended.
+pub fn reap(pid: i32) -> Result<End> {
+    let object = || format!("process {pid}");
+    let raw = Pid::from_raw(pid).ok_or(Errno::SRCH).context("wait for", object)?;
+    loop {
+        match rustix::process::waitpid(Some(raw), WaitOptions::empty()) {
+            Ok(Some((_, status))) => {
+                if let Some(end) = end_of(status) {
+                    return Ok(end);
+                }
+            }
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::new("wait for", object(), errno)),
+        }
+    }
+}
+
+fn end_of(status: WaitStatus) -> Option<End> {
+    let exited = status.exit_status().map(End::Exited);
+    exited.or_else(|| status.terminating_signal().map(End::Killed))
+}
+
+/// Wall clock, nanoseconds since 1970.
+pub fn realtime_ns() -> i64 {
+    nanoseconds(ClockId::Realtime)
+}
+
+/// Time since some moment in the past; never goes back.
+pub fn monotonic() -> Duration {
+    Duration::from_nanos(nanoseconds(ClockId::Monotonic).unsigned_abs())
+}
+
+fn nanoseconds(clock: ClockId) -> i64 {
+    let now = clock_gettime(clock);
+    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
+}
+
+/// Orphaned descendants become our children, instead of the host's init's.
+pub fn become_subreaper() -> Result<()> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .context("adopt", || "orphans")
+}
+
+/// Nobody but root of the first user namespace may trace us or look into our
+/// `/proc` entries.
+pub fn set_undumpable() -> Result<()> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .context("make", || "this process non-dumpable")
+}
+
+pub(crate) fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn ends_are_told_apart() {
+        for (script, end) in
+            [("exit 3", End::Exited(3)), ("kill -9 $$", End::Killed(9)), ("true", End::Exited(0))]
+        {
+            let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+            assert_eq!(reap(child.id() as i32).unwrap(), end, "{script}");
+        }
+        assert_eq!(End::Killed(9).code(), 137);
+    }
+
+    #[test]
+    fn a_pidfd_reaches_its_process() {
+        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id() as i32;
+        let pidfd = pidfd_open(pid).unwrap();
+        pidfd_send_signal(&pidfd, 0).unwrap();
+        pidfd_send_signal(&pidfd, libc::SIGTERM).unwrap();
+        assert_eq!(reap(pid).unwrap(), End::Killed(libc::SIGTERM));
+        assert_eq!(pidfd_send_signal(&pidfd, 0), Err(Errno::SRCH));
+        assert_eq!(reap(pid).unwrap_err().errno, Errno::CHILD);
+    }
+
+    #[test]
+    fn clocks_go_on() {
+        assert!(realtime_ns() > 1_600_000_000_000_000_000);
+        assert!(monotonic() <= monotonic());
+    }
+}
