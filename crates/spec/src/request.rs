@@ -222,6 +222,8 @@ pub struct SandboxConfig {
     /// The sandbox serves one container of people's (`corten run`), and is
     /// removed with it.
     pub solo: bool,
+    /// Remove a solo sandbox when its container has ended (`corten run --rm`).
+    pub auto_remove: bool,
 }
 
 /// How a mount propagates.

@@ -1,16 +1,56 @@
-//! The engine: what clients ask of it.
+//! The engine: what clients ask of it, and what it holds.
+//!
+//! | file | what |
+//! |---|---|
+//! | `sandbox` | making a sandbox |
+//! | `namespaces`, `files`, `init` | parts of that |
+//! | `container`, `launch` | making and starting a container |
+//! | `exec` | processes in running containers |
+//! | `teardown` | stop, remove, undo |
+//! | `events` | what shims report |
+//! | `recover` | taking up what an earlier daemon left |
+//! | `lists` | views |
+
+mod container;
+mod events;
+mod exec;
+mod files;
+mod init;
+mod launch;
+mod lists;
+mod logs;
+mod namespaces;
+mod node;
+mod recover;
+mod sandbox;
+mod shims;
+mod solo;
+mod teardown;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_base::{ContainerId, Namespace, SandboxId};
+use corten_base::{ContainerId, ExecId, Namespace, SandboxId};
 use corten_image::Images;
+use corten_kernel::cgroup::Cgroups;
+use corten_net::{NamespacePool, Network, NetworkRequest};
+use corten_protocol::frame::{Request, Target};
 use corten_spec::request::{ContainerConfig, SandboxConfig};
 use corten_store::Store;
+use tokio::sync::mpsc;
 
 use crate::error::{Error, Kind, Result};
+use crate::journal::Journal;
+use crate::shim::{ShimNews, ShimProgram};
+use crate::table::{Container, Sandbox, Table};
 use crate::view::*;
+
+/// The name of the built-in runtime handler.
+pub const DEFAULT_HANDLER: &str = "corten";
+
+/// How long a launch may take, hooks included, before Start and Exec give up.
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(110);
 
 /// Who connects the pods of CRI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,144 +84,279 @@ pub struct Engine {
 }
 
 struct Inner {
-    #[allow(dead_code)]
     config: EngineConfig,
-}
-
-fn not_yet<T>() -> Result<T> {
-    Err(Error::new(Kind::Internal, "engine is being written"))
+    /// Containers of another boot cannot run.
+    boot_id: String,
+    store: Arc<Store>,
+    images: Images,
+    cni: Network,
+    bridge: Network,
+    namespaces: NamespacePool,
+    cgroups: Arc<Cgroups>,
+    shims: Arc<ShimProgram>,
+    node: node::Node,
+    journal: Journal,
+    table: Table,
+    /// Where every shim's connection reports to.
+    news: mpsc::UnboundedSender<(SandboxId, ShimNews)>,
 }
 
 impl Engine {
-    /// Takes up what an earlier daemon left: reads the records, connects to
-    /// the shims in the background, finishes or undoes what was under way.
+    /// Takes up what an earlier daemon left: reads the records, then connects
+    /// to the shims in the background, and finishes or undoes what was under
+    /// way. Lists are right at once.
     pub async fn open(
         config: EngineConfig,
-        _store: Arc<Store>,
-        _images: Images,
-        _cni: corten_net::Network,
-        _bridge: corten_net::Network,
+        store: Arc<Store>,
+        images: Images,
+        cni: Network,
+        bridge: Network,
     ) -> Result<Self> {
-        Ok(Self { inner: Arc::new(Inner { config }) })
+        let cgroups = Arc::new(Cgroups::probe()?);
+        let shims = ShimProgram::prepare(
+            &config.shim_path,
+            cgroups.clone(),
+            format!("{}/shims", config.cgroup_root),
+        )?;
+        let journal = Journal::open(&config.state_dir, store.clone())?;
+        let (news, receiver) = mpsc::unbounded_channel();
+        let inner = Arc::new(Inner {
+            boot_id: node::boot_id()?,
+            namespaces: NamespacePool::new(config.state_dir.join("netns")),
+            node: node::Node::probe(&cgroups),
+            shims: Arc::new(shims),
+            table: Table::default(),
+            config,
+            store,
+            images,
+            cni,
+            bridge,
+            cgroups,
+            journal,
+            news,
+        });
+        inner.load()?;
+        tokio::spawn(inner.clone().follow_shims(receiver));
+        let taking_up = inner.clone();
+        tokio::spawn(async move { taking_up.take_up().await });
+        Ok(Self { inner })
     }
 
     /// The images.
     pub fn images(&self) -> &Images {
-        unreachable!()
+        &self.inner.images
     }
 
     /// Makes a sandbox, or joins the work on one with the same metadata.
     /// The work goes on when the caller leaves.
-    pub async fn run_sandbox(&self, _ns: &Namespace, _config: SandboxConfig) -> Result<SandboxId> {
-        not_yet()
+    pub async fn run_sandbox(&self, ns: &Namespace, config: SandboxConfig) -> Result<SandboxId> {
+        Ok(self.inner.run_sandbox(ns, config).await?.id.clone())
     }
+
     /// Kills its containers, frees its network. An unknown one is stopped already.
-    pub async fn stop_sandbox(&self, _ns: &Namespace, _id: &str) -> Result<()> {
-        not_yet()
+    pub async fn stop_sandbox(&self, ns: &Namespace, id: &str) -> Result<()> {
+        let Some(sandbox) = known(self.inner.table.find_sandbox(ns, id))? else { return Ok(()) };
+        let inner = self.inner.clone();
+        detached(async move { inner.stop_sandbox(&sandbox).await }).await
     }
+
     /// Stops and forgets it with its containers. An unknown one is removed already.
-    pub async fn remove_sandbox(&self, _ns: &Namespace, _id: &str) -> Result<()> {
-        not_yet()
+    pub async fn remove_sandbox(&self, ns: &Namespace, id: &str) -> Result<()> {
+        let Some(sandbox) = known(self.inner.table.find_sandbox(ns, id))? else { return Ok(()) };
+        let inner = self.inner.clone();
+        detached(async move { inner.remove_sandbox(&sandbox).await }).await
     }
-    /// One sandbox, by id or the beginning of one.
-    pub fn sandbox(&self, _ns: &Namespace, _id: &str) -> Result<SandboxView> {
-        not_yet()
-    }
-    /// Those that fit, oldest first.
-    pub fn sandboxes(&self, _ns: &Namespace, _filter: &SandboxFilter) -> Vec<SandboxView> {
-        Vec::new()
-    }
+
     /// Makes a container, or joins the work on one with the same metadata.
     pub async fn create_container(
         &self,
-        _ns: &Namespace,
-        _sandbox: &str,
-        _config: ContainerConfig,
+        ns: &Namespace,
+        sandbox: &str,
+        config: ContainerConfig,
     ) -> Result<ContainerId> {
-        not_yet()
+        let sandbox = self.inner.table.find_sandbox(ns, sandbox)?;
+        Ok(self.inner.create_container(&sandbox, config).await?.id.clone())
     }
+
     /// Makes a container with a sandbox of its own (`corten run`); the names
     /// of both are the container's, which is unique in its namespace.
     pub async fn create_solo(
         &self,
-        _ns: &Namespace,
-        _sandbox: SandboxConfig,
-        _container: ContainerConfig,
+        ns: &Namespace,
+        sandbox: SandboxConfig,
+        container: ContainerConfig,
     ) -> Result<ContainerId> {
-        not_yet()
+        self.inner.create_solo(ns, sandbox, container).await
     }
+
     /// Starts a created container. (A solo one that has ended, too.)
-    pub async fn start_container(&self, _ns: &Namespace, _id: &str) -> Result<()> {
-        not_yet()
+    pub async fn start_container(&self, ns: &Namespace, id: &str) -> Result<()> {
+        let container = self.inner.table.find_container(ns, id)?;
+        let inner = self.inner.clone();
+        detached(async move { inner.start_container(&container).await }).await
     }
+
     /// Sends the stop signal, and SIGKILL after `grace`. Unknown is stopped.
-    pub async fn stop_container(&self, _ns: &Namespace, _id: &str, _grace: Duration) -> Result<()> {
-        not_yet()
+    pub async fn stop_container(&self, ns: &Namespace, id: &str, grace: Duration) -> Result<()> {
+        let Some(container) = known(self.inner.table.find_container(ns, id))? else {
+            return Ok(());
+        };
+        let inner = self.inner.clone();
+        detached(async move { inner.stop_container(&container, grace).await }).await
     }
+
     /// Sends a signal to the first process.
-    pub async fn kill_container(&self, _ns: &Namespace, _id: &str, _signal: i32) -> Result<()> {
-        not_yet()
+    pub async fn kill_container(&self, ns: &Namespace, id: &str, signal: i32) -> Result<()> {
+        let container = self.inner.table.find_container(ns, id)?;
+        self.inner.running_shim(&container)?;
+        self.inner.send_signal(&container, signal, false).await
     }
+
     /// Kills and forgets it. An unknown one is removed already.
-    pub async fn remove_container(&self, _ns: &Namespace, _id: &str) -> Result<()> {
-        not_yet()
+    pub async fn remove_container(&self, ns: &Namespace, id: &str) -> Result<()> {
+        let Some(container) = known(self.inner.table.find_container(ns, id))? else {
+            return Ok(());
+        };
+        let inner = self.inner.clone();
+        detached(async move {
+            if container.sandbox.config.solo {
+                inner.remove_sandbox(&container.sandbox).await
+            } else {
+                inner.remove_container(&container).await
+            }
+        })
+        .await
     }
-    /// One container, by id, the beginning of one, or (solo) its name.
-    pub fn container(&self, _ns: &Namespace, _id: &str) -> Result<ContainerView> {
-        not_yet()
-    }
-    /// Those that fit, oldest first.
-    pub fn containers(&self, _ns: &Namespace, _filter: &ContainerFilter) -> Vec<ContainerView> {
-        Vec::new()
-    }
+
     /// Waits until a container has ended.
-    pub async fn wait_container(&self, _ns: &Namespace, _id: &str) -> Result<ContainerView> {
-        not_yet()
+    pub async fn wait_container(&self, ns: &Namespace, id: &str) -> Result<ContainerView> {
+        let container = self.inner.table.find_container(ns, id)?;
+        let mut record = container.record.subscribe();
+        let ended = record.wait_for(|record| !record.state.may_live()).await;
+        ended.map(|record| lists::container_view(&record)).map_err(|_| Error::not_found("container", id))
     }
+
     /// Runs a command to its end; `timeout` kills it with its descendants
     /// (then: `Kind::DeadlineExceeded`).
     pub async fn exec_sync(
         &self,
-        _ns: &Namespace,
-        _id: &str,
-        _command: Vec<String>,
-        _timeout: Option<Duration>,
+        ns: &Namespace,
+        id: &str,
+        command: Vec<String>,
+        timeout: Option<Duration>,
     ) -> Result<ExecOutput> {
-        not_yet()
+        let container = self.inner.table.find_container(ns, id)?;
+        self.inner.exec_sync(&container, command, timeout).await
     }
+
     /// Runs a command and hands over its streams.
-    pub async fn exec(&self, _ns: &Namespace, _id: &str, _request: ExecRequest) -> Result<ExecSession> {
-        not_yet()
+    pub async fn exec(&self, ns: &Namespace, id: &str, request: ExecRequest) -> Result<ExecSession> {
+        let container = self.inner.table.find_container(ns, id)?;
+        self.inner.exec(&container, request, None).await
     }
+
     /// Changes the terminal size of an exec, or of the container itself.
     pub async fn resize(
         &self,
-        _ns: &Namespace,
-        _id: &str,
-        _exec: Option<corten_base::ExecId>,
-        _rows: u16,
-        _columns: u16,
+        ns: &Namespace,
+        id: &str,
+        exec: Option<ExecId>,
+        rows: u16,
+        columns: u16,
     ) -> Result<()> {
-        not_yet()
+        let container = self.inner.table.find_container(ns, id)?;
+        let shim = self.inner.running_shim(&container)?;
+        let target = Target { container: container.id.clone(), exec };
+        let (reply, _) = shim.call(&Request::Resize { target, rows, columns }, &[]).await?;
+        sandbox::expect_done("resize a terminal", reply)
     }
+
     /// Writes a running container's log to a new file at the same path.
-    pub async fn reopen_log(&self, _ns: &Namespace, _id: &str) -> Result<()> {
-        not_yet()
+    pub async fn reopen_log(&self, ns: &Namespace, id: &str) -> Result<()> {
+        let container = self.inner.table.find_container(ns, id)?;
+        self.inner.reopen_log(&container).await
     }
+
     /// Whether pods can run.
     pub fn status(&self) -> EngineStatus {
-        EngineStatus::default()
+        let network = match self.inner.config.cri_network {
+            NetworkProvider::Cni => self.inner.cni.status(),
+            NetworkProvider::Builtin => self.inner.bridge.status(),
+        };
+        EngineStatus { runtime_problem: None, network_problem: network.err() }
     }
-    /// Everything known about a container (its record, OCI spec), as JSON.
-    pub fn inspect_container(&self, _ns: &Namespace, _id: &str) -> Result<serde_json::Value> {
-        not_yet()
+}
+
+impl Inner {
+    fn network_of(&self, sandbox: &Sandbox) -> &Network {
+        if self.uses_cni(sandbox) { &self.cni } else { &self.bridge }
     }
-    /// Everything known about a sandbox, as JSON.
-    pub fn inspect_sandbox(&self, _ns: &Namespace, _id: &str) -> Result<serde_json::Value> {
-        not_yet()
+
+    fn network_request(&self, sandbox: &Sandbox) -> Result<NetworkRequest> {
+        let config = &sandbox.config;
+        Ok(NetworkRequest {
+            sandbox: sandbox.id.clone(),
+            netns: self.namespaces.path(&sandbox.id),
+            pod_name: config.name.clone(),
+            pod_namespace: config.namespace.clone(),
+            pod_uid: config.uid.clone(),
+            ports: config.port_mappings.clone(),
+            annotations: config.annotations.clone(),
+            aliases: Vec::new(),
+            dns: config.dns.clone(),
+        })
     }
-    /// Namespaces that have anything in them.
-    pub fn namespaces(&self) -> Vec<Namespace> {
-        Vec::new()
+
+    async fn stop_container(self: &Arc<Self>, container: &Arc<Container>, grace: Duration) -> Result<()> {
+        if sandbox::wait_made(&container.made).await.is_err() {
+            return Ok(());
+        }
+        if grace.is_zero() {
+            return self.kill_and_wait(container).await;
+        }
+        let signal = {
+            let record = container.record.borrow();
+            if !record.state.may_live() {
+                return Ok(());
+            }
+            record.stop_signal
+        };
+        self.send_signal(container, signal, false).await?;
+        let mut record = container.record.subscribe();
+        let ended = record.wait_for(|record| !record.state.may_live());
+        if tokio::time::timeout(grace, ended).await.is_ok() {
+            return Ok(());
+        }
+        self.kill_and_wait(container).await
     }
+}
+
+/// An unknown id, as far as it is no error.
+fn known<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs work to its end even if the caller leaves.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(work).await.map_err(|error| Error::internal(format!("the work panicked: {error}")))?
+}
+
+/// Runs a short blocking piece of work beside the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::internal(format!("the work panicked: {error}")))?
+}
+
+/// The wall clock, nanoseconds since 1970.
+fn realtime_ns() -> i64 {
+    corten_kernel::process::realtime_ns()
 }

@@ -1,0 +1,310 @@
+//! Processes in running containers.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use corten_base::ExecId;
+use corten_base::limits::EXEC_OUTPUT_BYTES_MAX;
+use corten_protocol::frame::{CgroupFds, Refusal, Reply, Request, Stdio, Target};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use super::{Inner, blocking};
+use crate::error::{Error, Kind, Result};
+use crate::shim::Shim;
+use crate::state::ContainerState;
+use crate::table::Container;
+use crate::view::{ExecOutput, ExecRequest, ExecSession};
+
+/// Bytes read from a stream at once.
+const READ_BYTES: usize = 64 << 10;
+
+impl Inner {
+    /// Launches a process; the caller pumps its streams.
+    pub(super) async fn exec(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        request: ExecRequest,
+        timeout: Option<Duration>,
+    ) -> Result<ExecSession> {
+        let shim = self.running_shim(container)?;
+        if request.command.is_empty() {
+            return Err(Error::invalid("the command to execute is empty"));
+        }
+        let stdio = Stdio {
+            terminal: request.terminal,
+            stdin: request.stdin,
+            stdin_once: false,
+            log: false,
+            hand_over: true,
+        };
+        let inner = self.clone();
+        let of = container.clone();
+        let plan = blocking(move || inner.plan_exec(&of, &request)).await?;
+        let (exec, exit) = shim.new_exec();
+        let group = self.exec_group(container, exec, timeout).await?;
+        let frame = Request::Exec {
+            container: container.id.clone(),
+            exec,
+            stdio,
+            timeout_ms: timeout.map_or(0, |timeout| (timeout.as_millis() as u64).max(1)),
+            cgroup: group.flags,
+        };
+        let mut fds = vec![plan.memfd.as_fd()];
+        fds.extend(group.fds.iter().map(AsFd::as_fd));
+        fds.extend(plan.fds.iter().map(AsFd::as_fd));
+        match shim.call_within(&frame, &fds, super::LAUNCH_TIMEOUT).await {
+            Ok((Reply::Running { pid, .. }, streams)) => {
+                let exit = self.clean_after_exec(container, &shim, exec, exit, group);
+                Ok(session(exec, pid, stdio, streams, exit))
+            }
+            Ok((reply, _)) => {
+                shim.forget_exec(exec);
+                self.remove_exec_group(group).await;
+                Err(exec_refused(container, &plan.bytes, reply))
+            }
+            Err(error) => {
+                shim.forget_exec(exec);
+                self.remove_exec_group(group).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs a command to its end and collects its output.
+    pub(super) async fn exec_sync(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        command: Vec<String>,
+        timeout: Option<Duration>,
+    ) -> Result<ExecOutput> {
+        let request = ExecRequest { command, ..ExecRequest::default() };
+        let described = request.command.join(" ");
+        let session = self.exec(container, request, timeout).await?;
+        let ExecSession { stdout, stderr, mut exit, .. } = session;
+        let mut stdout = Collector::new(stdout)?;
+        let mut stderr = Collector::new(stderr)?;
+        let exit = loop {
+            tokio::select! {
+                exit = &mut exit => break exit,
+                more = stdout.read(), if stdout.open() => more?,
+                more = stderr.read(), if stderr.open() => more?,
+            }
+        };
+        let exit = exit.map_err(|_| {
+            Error::new(Kind::Unavailable, "the shim went away before the command ended")
+        })?;
+        // What it wrote before its end is in the pipes now; what a descendant
+        // that holds them may still write is not waited for.
+        stdout.drain()?;
+        stderr.drain()?;
+        if exit.timed_out {
+            let seconds = timeout.unwrap_or_default().as_secs_f64();
+            return Err(Error::new(
+                Kind::DeadlineExceeded,
+                format!("command {described:?} timed out: it was killed with its descendants after {seconds} s"),
+            ));
+        }
+        Ok(ExecOutput { stdout: stdout.kept, stderr: stderr.kept, exit_code: exit.code })
+    }
+
+    /// The shim of a running container.
+    pub(super) fn running_shim(&self, container: &Container) -> Result<Shim> {
+        let state = container.record.borrow().state;
+        let id = container.id.short();
+        match state {
+            ContainerState::Running => {}
+            ContainerState::Creating | ContainerState::Created | ContainerState::Starting => {
+                return Err(Error::precondition(format!("container {id} is not running yet: start it first")));
+            }
+            ContainerState::Exited | ContainerState::Removing => {
+                return Err(Error::precondition(format!("container {id} is not running: it has ended")));
+            }
+        }
+        self.shim_of(container)
+    }
+
+    /// The connection to a container's shim.
+    pub(super) fn shim_of(&self, container: &Container) -> Result<Shim> {
+        container.sandbox.shim.borrow().clone().ok_or_else(|| {
+            Error::new(
+                Kind::Unavailable,
+                format!("the shim of sandbox {} is not connected", container.sandbox.id.short()),
+            )
+        })
+    }
+
+    /// An exec that may be killed gets a cgroup of its own, so that whatever
+    /// it starts goes with it; others run in the container's.
+    async fn exec_group(
+        &self,
+        container: &Container,
+        exec: ExecId,
+        timeout: Option<Duration>,
+    ) -> Result<ExecGroup> {
+        let group = self.cgroups.open(&container.record.borrow().cgroup);
+        let own = timeout.is_some();
+        blocking(move || {
+            let mut entry = group.entry()?;
+            let mut child = None;
+            if own && let Some(made) = group.exec_child(&format!("exec-{}", exec.0))? {
+                entry.into = Some(made.into);
+                entry.kill = Some(made.kill);
+                child = Some(made.remove);
+            }
+            let flags = CgroupFds {
+                into: entry.into.is_some(),
+                kill: own && entry.kill.is_some(),
+                procs: entry.procs.len() as u8,
+                oom: false,
+            };
+            let mut fds: Vec<OwnedFd> = entry.into.into_iter().collect();
+            if own {
+                fds.extend(entry.kill);
+            }
+            fds.extend(entry.procs);
+            Ok(ExecGroup { flags, fds, child })
+        })
+        .await
+    }
+
+    async fn remove_exec_group(&self, group: ExecGroup) {
+        let Some(child) = group.child else { return };
+        let removed = blocking(move || child.remove().map_err(Error::from)).await;
+        if let Err(error) = removed {
+            // Descendants of the exec that outlive it keep its group; it goes
+            // with the container's.
+            tracing::debug!(%error, "an exec's cgroup is still in use");
+        }
+    }
+
+    /// After the end: the shim forgets the exec, its cgroup goes.
+    fn clean_after_exec(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        shim: &Shim,
+        exec: ExecId,
+        exit: oneshot::Receiver<corten_protocol::frame::Exit>,
+        group: ExecGroup,
+    ) -> oneshot::Receiver<corten_protocol::frame::Exit> {
+        let (sender, receiver) = oneshot::channel();
+        let inner = self.clone();
+        let shim = shim.clone();
+        let target = Target { container: container.id.clone(), exec: Some(exec) };
+        tokio::spawn(async move {
+            let Ok(exit) = exit.await else { return };
+            let _ = sender.send(exit);
+            let _ = shim.call(&Request::Delete { target }, &[]).await;
+            inner.remove_exec_group(group).await;
+        });
+        receiver
+    }
+}
+
+/// The cgroup of an exec.
+struct ExecGroup {
+    flags: CgroupFds,
+    fds: Vec<OwnedFd>,
+    child: Option<corten_kernel::cgroup::ExecChild>,
+}
+
+fn session(
+    exec: ExecId,
+    pid: i32,
+    stdio: Stdio,
+    streams: Vec<OwnedFd>,
+    exit: oneshot::Receiver<corten_protocol::frame::Exit>,
+) -> ExecSession {
+    let mut streams = streams.into_iter();
+    if stdio.terminal {
+        let terminal = streams.next();
+        return ExecSession { exec, pid, stdin: None, stdout: terminal, stderr: None, exit };
+    }
+    let stdin = if stdio.stdin { streams.next() } else { None };
+    ExecSession { exec, pid, stdin, stdout: streams.next(), stderr: streams.next(), exit }
+}
+
+fn exec_refused(container: &Container, plan: &[u8], reply: Reply) -> Error {
+    let id = container.id.short();
+    match reply {
+        Reply::Refused(Refusal::Launch(failure)) => {
+            let text = super::launch::failure_text(plan, failure);
+            Error::internal(format!("unable to execute in container {id}: {text}"))
+        }
+        Reply::Refused(Refusal::WrongPhase(phase)) => {
+            Error::precondition(format!("unable to execute in container {id}: it is {phase:?}"))
+        }
+        Reply::Refused(Refusal::Full) => Error::new(
+            Kind::ResourceExhausted,
+            format!("unable to execute in container {id}: too many execs run in its pod"),
+        ),
+        other => Error::internal(format!("unable to execute in container {id}: {other:?}")),
+    }
+}
+
+/// Collects one output stream up to the cap; the rest is read and dropped, so
+/// that the writer is not stopped by it.
+struct Collector {
+    pipe: Option<AsyncFd<OwnedFd>>,
+    kept: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+impl Collector {
+    fn new(pipe: Option<OwnedFd>) -> Result<Self> {
+        let watch = |pipe: OwnedFd| {
+            corten_kernel::fdpass::set_nonblocking(pipe.as_fd())?;
+            AsyncFd::new(pipe)
+                .map_err(|error| Error::internal(format!("unable to watch an exec's output: {error}")))
+        };
+        Ok(Self { pipe: pipe.map(watch).transpose()?, kept: Vec::new(), buffer: vec![0; READ_BYTES] })
+    }
+
+    fn open(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    async fn read(&mut self) -> Result<()> {
+        let Some(pipe) = &self.pipe else { return Ok(()) };
+        let mut ready = pipe
+            .readable()
+            .await
+            .map_err(|error| Error::internal(format!("unable to read an exec's output: {error}")))?;
+        let buffer = &mut self.buffer;
+        let read = ready.try_io(|pipe| {
+            read_some(pipe.get_ref(), buffer)
+        });
+        match read {
+            Ok(Ok(length)) => self.take(length),
+            // A closed terminal reads as EIO: its end.
+            Ok(Err(_)) => self.pipe = None,
+            Err(_would_block) => {}
+        }
+        Ok(())
+    }
+
+    /// Takes what is there now.
+    fn drain(&mut self) -> Result<()> {
+        while let Some(pipe) = &self.pipe {
+            match read_some(pipe.get_ref(), &mut self.buffer) {
+                Ok(length) => self.take(length),
+                Err(_) => self.pipe = None,
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, length: usize) {
+        if length == 0 {
+            self.pipe = None;
+            return;
+        }
+        let room = EXEC_OUTPUT_BYTES_MAX - self.kept.len();
+        self.kept.extend_from_slice(&self.buffer[..length.min(room)]);
+    }
+}
+
+fn read_some(pipe: &OwnedFd, buffer: &mut [u8]) -> std::io::Result<usize> {
+    corten_kernel::fdpass::read(pipe.as_fd(), buffer).map_err(std::io::Error::from)
+}

@@ -1,0 +1,157 @@
+//! The namespaces of a pod: from the pool, or made in its user namespace.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use corten_kernel::launch::NamespaceKind;
+use corten_kernel::ns;
+use corten_spec::request::{IdMapping, NamespaceMode, SandboxConfig, UserNamespace};
+
+use super::{Inner, blocking};
+use crate::error::{Error, Result};
+use crate::table::Sandbox;
+
+/// What a pod has of its own; an absent one is the host's.
+#[derive(Default)]
+pub struct Namespaces {
+    /// User namespace.
+    pub user: Option<OwnedFd>,
+    /// Network.
+    pub net: Option<OwnedFd>,
+    /// IPC.
+    pub ipc: Option<OwnedFd>,
+    /// Host name.
+    pub uts: Option<OwnedFd>,
+    /// Where `net` is pinned.
+    pub path: Option<PathBuf>,
+    /// User and group that are root in the pod, as the host sees them.
+    pub root_ids: (u32, u32),
+}
+
+impl Inner {
+    /// Makes the namespaces that a sandbox asks for.
+    pub(super) async fn make_namespaces(&self, sandbox: &Arc<Sandbox>) -> Result<Namespaces> {
+        let options = &sandbox.config.namespaces;
+        let own_net = options.network != NamespaceMode::Node;
+        let own_ipc = options.ipc != NamespaceMode::Node;
+        if let Some(user) = &options.user {
+            return self.make_user_namespaces(sandbox, user, own_net, own_ipc).await;
+        }
+        if !own_net && !own_ipc {
+            return Ok(Namespaces::default());
+        }
+        if !own_net {
+            let set = blocking(|| Ok(ns::NamespaceSet::create(&[NamespaceKind::Ipc])?)).await?;
+            return Ok(Namespaces { ipc: set.ipc, ..Namespaces::default() });
+        }
+        let taken = self
+            .namespaces
+            .take(&sandbox.id)
+            .await
+            .map_err(|error| Error::internal(error.to_string()))?;
+        Ok(Namespaces {
+            net: Some(taken.net),
+            ipc: own_ipc.then_some(taken.ipc),
+            uts: Some(taken.uts),
+            path: Some(taken.path),
+            ..Namespaces::default()
+        })
+    }
+
+    /// A pod in a user namespace owns its other namespaces by it, so they are
+    /// made inside it, and cannot come from the pool.
+    async fn make_user_namespaces(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        user: &UserNamespace,
+        own_net: bool,
+        own_ipc: bool,
+    ) -> Result<Namespaces> {
+        let root_ids = (host_root(&user.uids, "user")?, host_root(&user.gids, "group")?);
+        let uids = to_kernel(&user.uids);
+        let gids = to_kernel(&user.gids);
+        let mut kinds = Vec::new();
+        if own_net {
+            kinds.extend([NamespaceKind::Net, NamespaceKind::Uts]);
+        }
+        if own_ipc {
+            kinds.push(NamespaceKind::Ipc);
+        }
+        let set = blocking(move || {
+            let set = ns::NamespaceSet::create_in_user(&uids, &gids, &kinds)?;
+            if let Some(net) = &set.net {
+                corten_kernel::netlink::loopback_up(net.as_fd())?;
+            }
+            Ok(set)
+        })
+        .await?;
+        let path = match &set.net {
+            Some(net) => Some(
+                self.namespaces
+                    .pin(&sandbox.id, net)
+                    .await
+                    .map_err(|error| Error::internal(error.to_string()))?,
+            ),
+            None => None,
+        };
+        Ok(Namespaces { user: set.user, net: set.net, ipc: set.ipc, uts: set.uts, path, root_ids })
+    }
+}
+
+impl Namespaces {
+    /// Host name and sysctls, before anything runs in the pod.
+    pub fn settle(&self, config: &SandboxConfig) -> Result<()> {
+        if let Some(uts) = &self.uts
+            && !config.hostname.is_empty()
+        {
+            let name = config.hostname.clone();
+            ns::run_in(&[uts.as_fd()], move || ns::set_hostname(&name))??;
+        }
+        let (net, ipc): (Vec<_>, Vec<_>) =
+            config.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())).partition(|(key, _)| key.starts_with("net."));
+        self.write_sysctls(net, &self.net)?;
+        self.write_sysctls(ipc, &self.ipc)
+    }
+
+    fn write_sysctls(&self, values: Vec<(String, String)>, namespace: &Option<OwnedFd>) -> Result<()> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let Some(namespace) = namespace else {
+            let names: Vec<_> = values.iter().map(|(key, _)| key.as_str()).collect();
+            return Err(Error::invalid(format!(
+                "unable to set the sysctl {}: the pod shares this namespace with the host",
+                names.join(", ")
+            )));
+        };
+        ns::run_in(&[namespace.as_fd()], move || {
+            values.iter().try_for_each(|(key, value)| write_sysctl(key, value))
+        })?
+    }
+}
+
+fn write_sysctl(key: &str, value: &str) -> Result<()> {
+    let path = format!("/proc/sys/{}", key.replace('.', "/"));
+    if key.contains("..") || key.contains('/') {
+        return Err(Error::invalid(format!("the sysctl {key:?} is not a dotted name")));
+    }
+    std::fs::write(&path, value).map_err(|error| {
+        Error::invalid(format!("unable to set the sysctl {key} to {value:?}: {error}"))
+    })
+}
+
+fn to_kernel(mappings: &[IdMapping]) -> Vec<ns::IdMap> {
+    mappings
+        .iter()
+        .map(|m| ns::IdMap { inside: m.container_id, outside: m.host_id, count: m.length })
+        .collect()
+}
+
+fn host_root(mappings: &[IdMapping], what: &str) -> Result<u32> {
+    mappings
+        .iter()
+        .find(|mapping| mapping.container_id == 0 && mapping.length > 0)
+        .map(|mapping| mapping.host_id)
+        .ok_or_else(|| Error::invalid(format!("the {what} mapping of the pod's user namespace has no id 0")))
+}

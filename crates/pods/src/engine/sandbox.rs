@@ -1,0 +1,281 @@
+//! Making a sandbox: namespaces, then its network beside its shim.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use corten_base::{Namespace, SandboxId};
+use corten_protocol::frame::{PodNamespaces, Reply, Request};
+use corten_spec::request::{NamespaceMode, SandboxConfig};
+use tokio::sync::watch;
+
+use super::namespaces::Namespaces;
+use super::{Inner, blocking, realtime_ns};
+use crate::error::{Error, Kind, Result};
+use crate::record::SandboxRecord;
+use crate::shim::Shim;
+use crate::state::{Next, SandboxEvent, SandboxState};
+use crate::table::{Claim, Sandbox};
+
+impl Inner {
+    /// Makes a sandbox, or joins the work on one with the same metadata.
+    pub(super) async fn run_sandbox(
+        self: &Arc<Self>,
+        namespace: &Namespace,
+        config: SandboxConfig,
+    ) -> Result<Arc<Sandbox>> {
+        self.check_handler(&config.runtime_handler)?;
+        let sandbox = Arc::new(self.new_sandbox(namespace, config));
+        match self.table.claim_sandbox(&sandbox) {
+            Claim::New => {
+                let inner = self.clone();
+                let made = sandbox.clone();
+                // An own task: the work goes on when the client leaves, and a
+                // retry with the same metadata finds it.
+                tokio::spawn(async move { inner.make_sandbox(&made).await });
+                wait_made(&sandbox.made).await?;
+                Ok(sandbox)
+            }
+            Claim::Taken(there) => {
+                wait_made(&there.made).await?;
+                let state = there.record.borrow().state;
+                if state == SandboxState::Ready && !there.config.solo {
+                    return Ok(there);
+                }
+                Err(taken(&there))
+            }
+        }
+    }
+
+    fn new_sandbox(&self, namespace: &Namespace, config: SandboxConfig) -> Sandbox {
+        let id = SandboxId::from_random(corten_kernel::random::bytes());
+        let owns_cgroup = config.cgroup_parent.is_empty();
+        let cgroup = if owns_cgroup {
+            format!("{}/{id}", self.config.cgroup_root)
+        } else {
+            config.cgroup_parent.clone()
+        };
+        let config = Arc::new(config);
+        let record = SandboxRecord {
+            id: id.clone(),
+            namespace: namespace.clone(),
+            config: config.clone(),
+            state: SandboxState::Starting,
+            created_at_ns: realtime_ns(),
+            boot_id: self.boot_id.clone(),
+            shim_pid: None,
+            cgroup,
+            owns_cgroup,
+            network_intended: false,
+            attachment: None,
+            netns: None,
+        };
+        Sandbox {
+            id,
+            namespace: namespace.clone(),
+            config,
+            record: watch::Sender::new(record),
+            made: watch::Sender::new(None),
+            shim: watch::Sender::new(None),
+            teardown: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    async fn make_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
+        let outcome = match self.build_sandbox(sandbox).await {
+            Ok(()) => self.move_sandbox(sandbox, SandboxEvent::Started).map(|_| ()),
+            Err(error) => Err(error),
+        };
+        let Err(error) = outcome else {
+            sandbox.made.send_replace(Some(Ok(())));
+            return;
+        };
+        match self.move_sandbox(sandbox, SandboxEvent::StartFailed) {
+            Ok(Next::Undo) => {
+                if let Err(undo) = self.undo_sandbox(sandbox).await {
+                    // The record stays, and the next start of the daemon tries again.
+                    tracing::error!(sandbox = %sandbox.id, error = %undo, "unable to undo a sandbox");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(sandbox = %sandbox.id, %error, "unable to record a failure"),
+        }
+        self.table.forget_sandbox(sandbox);
+        let error = error.during(format!("unable to run sandbox {:?}", sandbox.config.name));
+        sandbox.made.send_replace(Some(Err(error)));
+    }
+
+    async fn build_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
+        self.journal.make_sandbox_dir(&sandbox.id)?;
+        let host_network = sandbox.config.namespaces.network == NamespaceMode::Node;
+        let networked = !host_network && !sandbox.config.network_isolated;
+        self.change_sandbox(sandbox, |record| record.network_intended = networked)?;
+        let namespaces = Arc::new(self.make_namespaces(sandbox).await?);
+        self.change_sandbox(sandbox, |record| record.netns = namespaces.path.clone())?;
+        let network = async {
+            if networked { self.attach_network(sandbox).await } else { Ok(()) }
+        };
+        let shim = self.prepare_shim(sandbox, &namespaces);
+        let files = self.write_sandbox_files(sandbox);
+        let (network, shim, files) = tokio::join!(network, shim, files);
+        network?;
+        files?;
+        let shim = shim?;
+        if sandbox.config.namespaces.pid == NamespaceMode::Pod {
+            self.start_pod_init(sandbox, &shim).await?;
+        }
+        sandbox.shim.send_replace(Some(shim));
+        Ok(())
+    }
+
+    /// Asks the network for addresses. What it answers is in the record before
+    /// anything else happens, since only with it can they be given back.
+    async fn attach_network(&self, sandbox: &Sandbox) -> Result<()> {
+        let request = self.network_request(sandbox)?;
+        let attachment = self
+            .network_of(sandbox)
+            .attach(&request)
+            .await
+            .map_err(|error| Error::new(Kind::Unavailable, error.to_string()))?;
+        self.change_sandbox(sandbox, |record| record.attachment = Some(attachment))
+    }
+
+    /// Starts the shim, hands it the pod's namespaces, and settles these.
+    async fn prepare_shim(&self, sandbox: &Sandbox, namespaces: &Arc<Namespaces>) -> Result<Shim> {
+        let settle = {
+            let namespaces = namespaces.clone();
+            let config = sandbox.config.clone();
+            blocking(move || namespaces.settle(&config))
+        };
+        let (shim, settled) = tokio::join!(self.start_shim(sandbox), settle);
+        let shim = shim?;
+        settled?;
+        let (flags, fds) = namespaces.for_frame();
+        let root = namespaces.root_ids;
+        let request = Request::Sandbox {
+            namespaces: flags,
+            shm_bytes: self.shm_bytes(&sandbox.config),
+            shm_uid: root.0,
+            shm_gid: root.1,
+        };
+        expect_done("hand over the namespaces", shim.call(&request, &fds).await?.0)?;
+        Ok(shim)
+    }
+
+    async fn start_shim(&self, sandbox: &Sandbox) -> Result<Shim> {
+        let dir = self.journal.sandbox_dir(&sandbox.id);
+        let started = self.shims.start(&sandbox.id, &dir).await?;
+        self.change_sandbox(sandbox, |record| record.shim_pid = Some(started.pid))?;
+        Shim::connect(&sandbox.id, &started.socket, self.news.clone()).await
+    }
+
+    fn shm_bytes(&self, config: &SandboxConfig) -> u64 {
+        const SHM_BYTES: u64 = 64 << 20;
+        if config.namespaces.ipc == NamespaceMode::Node { 0 } else { SHM_BYTES }
+    }
+
+    /// The files that containers of the pod see in /etc.
+    async fn write_sandbox_files(&self, sandbox: &Sandbox) -> Result<()> {
+        let dir = self.journal.sandbox_dir(&sandbox.id);
+        let config = sandbox.config.clone();
+        blocking(move || super::files::write(&dir, &config)).await
+    }
+
+    /// Applies an event to a sandbox, and writes the new state down before
+    /// anybody acts on it.
+    pub(super) fn move_sandbox(
+        &self,
+        sandbox: &Sandbox,
+        event: SandboxEvent,
+    ) -> Result<Next<SandboxState>> {
+        let mut next = Next::Stay;
+        sandbox.record.send_modify(|record| {
+            next = record.state.on(event);
+            if let Next::Go(state) = next {
+                record.state = state;
+            }
+        });
+        if let Next::Go(_) = next {
+            self.journal.save_sandbox(&sandbox.record.borrow())?;
+        }
+        Ok(next)
+    }
+
+    /// Changes a sandbox's record, and writes it down.
+    pub(super) fn change_sandbox(
+        &self,
+        sandbox: &Sandbox,
+        change: impl FnOnce(&mut SandboxRecord),
+    ) -> Result<()> {
+        sandbox.record.send_modify(change);
+        self.journal.save_sandbox(&sandbox.record.borrow())
+    }
+
+    fn check_handler(&self, handler: &str) -> Result<()> {
+        if handler.is_empty() || handler == super::DEFAULT_HANDLER {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "unknown runtime handler {handler:?}: this node has {:?} (the default)",
+            super::DEFAULT_HANDLER
+        )))
+    }
+}
+
+impl Namespaces {
+    /// Which namespaces there are, and their descriptors, as a frame has them.
+    fn for_frame(&self) -> (PodNamespaces, Vec<BorrowedFd<'_>>) {
+        let all = [&self.user, &self.net, &self.ipc, &self.uts];
+        let flags = PodNamespaces {
+            user: self.user.is_some(),
+            net: self.net.is_some(),
+            ipc: self.ipc.is_some(),
+            uts: self.uts.is_some(),
+        };
+        (flags, all.into_iter().flatten().map(|fd| fd.as_fd()).collect())
+    }
+}
+
+/// Waits until something was made, and says how that ended.
+pub(super) async fn wait_made(made: &watch::Sender<Option<Result<()>>>) -> Result<()> {
+    let mut made = made.subscribe();
+    match made.wait_for(Option::is_some).await {
+        Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
+        Err(_) => Err(Error::internal("the work was given up")),
+    }
+}
+
+/// A reply that must be `Done`.
+pub(super) fn expect_done(doing: &str, reply: Reply) -> Result<()> {
+    match reply {
+        Reply::Done => Ok(()),
+        other => Err(Error::internal(format!("unable to {doing}: the shim answered {other:?}"))),
+    }
+}
+
+fn taken(there: &Sandbox) -> Error {
+    let name = &there.config.name;
+    let id = there.id.short();
+    let state = match there.record.borrow().state {
+        SandboxState::Starting => "being made",
+        SandboxState::Ready => "ready",
+        SandboxState::Stopping => "being stopped",
+        SandboxState::Stopped => "stopped",
+        SandboxState::Removing => "being removed",
+    };
+    let message = if there.config.solo {
+        format!(
+            "the name {name:?} is in use by container {id}: remove it first (corten rm {name}), or choose another name"
+        )
+    } else {
+        format!(
+            "sandbox {name:?} exists already as {id}, which is {state}: remove it, or ask with another attempt"
+        )
+    };
+    Error::new(Kind::AlreadyExists, message)
+}
+
+/// The path of a sandbox's shim socket.
+pub(super) fn shim_socket(dir: &std::path::Path) -> PathBuf {
+    dir.join("shim.sock")
+}

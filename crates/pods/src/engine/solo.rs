@@ -1,0 +1,52 @@
+//! People's containers: one container, with a sandbox of its own that carries
+//! the same name and goes with it.
+
+use std::sync::Arc;
+
+use corten_base::{ContainerId, Namespace};
+use corten_spec::request::{ContainerConfig, SandboxConfig};
+
+use super::Inner;
+use crate::error::Result;
+use crate::table::Container;
+
+impl Inner {
+    /// Makes a container and the sandbox that serves it alone.
+    pub(super) async fn create_solo(
+        self: &Arc<Self>,
+        namespace: &Namespace,
+        mut sandbox: SandboxConfig,
+        mut container: ContainerConfig,
+    ) -> Result<ContainerId> {
+        sandbox.solo = true;
+        sandbox.name = container.name.clone();
+        container.attempt = 0;
+        if sandbox.log_directory.is_empty() {
+            let dir = self.config.log_dir.join(namespace.as_str()).join(&container.name);
+            sandbox.log_directory = dir.display().to_string();
+        }
+        if container.log_path.is_empty() {
+            container.log_path = "container.log".to_owned();
+        }
+        let sandbox = self.run_sandbox(namespace, sandbox).await?;
+        match self.create_container(&sandbox, container).await {
+            Ok(container) => Ok(container.id.clone()),
+            Err(error) => {
+                if let Err(undo) = self.remove_sandbox(&sandbox).await {
+                    tracing::error!(sandbox = %sandbox.id, error = %undo, "unable to remove the sandbox of a container that could not be made");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A solo container has ended: one that was to be removed then, is.
+    pub(super) async fn solo_ended(self: &Arc<Self>, container: &Arc<Container>) {
+        if !container.sandbox.config.auto_remove {
+            return;
+        }
+        if let Err(error) = self.remove_sandbox(&container.sandbox).await {
+            tracing::error!(container = %container.id, %error, "unable to remove an ended container");
+        }
+    }
+}

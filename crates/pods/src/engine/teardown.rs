@@ -1,0 +1,254 @@
+//! Taking down: stop, remove, undo, and what is left of a dead shim. It is the
+//! same code for all of them, and each part of it may have been done before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use corten_protocol::frame::Request;
+
+use super::sandbox::wait_made;
+use super::{Inner, blocking};
+use crate::error::{Error, Kind, Result};
+use crate::state::{ContainerEvent, Next, SandboxEvent, SandboxState};
+use crate::table::{Container, Sandbox};
+
+/// How long a killed process may take to end. Longer means that the kernel
+/// cannot end it now (it hangs in a device or a dead filesystem).
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a shim may take to leave after it was asked.
+const SHIM_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Inner {
+    /// Stops a sandbox: its containers, its network, its shim.
+    pub(super) async fn stop_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
+        // One that is being made is stopped when it is; if it cannot be made,
+        // there is nothing to stop.
+        if wait_made(&sandbox.made).await.is_err() {
+            return Ok(());
+        }
+        let _turn = sandbox.teardown.lock().await;
+        match self.move_sandbox(sandbox, SandboxEvent::StopAsked)? {
+            Next::Stay => Ok(()),
+            Next::Refuse(why) => Err(Error::precondition(format!(
+                "unable to stop sandbox {}: {why}",
+                sandbox.id.short()
+            ))),
+            Next::Go(_) | Next::Undo => {
+                self.take_down(sandbox).await?;
+                self.move_sandbox(sandbox, SandboxEvent::StopDone).map(|_| ())
+            }
+        }
+    }
+
+    /// Stops and forgets a sandbox with its containers.
+    pub(super) async fn remove_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
+        self.stop_sandbox(sandbox).await?;
+        for container in self.table.containers_of(&sandbox.id) {
+            self.remove_container(&container).await?;
+        }
+        let _turn = sandbox.teardown.lock().await;
+        match self.move_sandbox(sandbox, SandboxEvent::RemoveAsked)? {
+            Next::Go(SandboxState::Removing) => {}
+            // It was removed while we waited for our turn.
+            Next::Go(_) | Next::Stay | Next::Undo => return Ok(()),
+            Next::Refuse(why) => {
+                return Err(Error::precondition(format!(
+                    "unable to remove sandbox {}: {why}",
+                    sandbox.id.short()
+                )));
+            }
+        }
+        self.forget_sandbox(sandbox).await
+    }
+
+    /// Takes back whatever was made of a sandbox that did not come about.
+    pub(super) async fn undo_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
+        self.take_down(sandbox).await?;
+        self.forget_sandbox(sandbox).await
+    }
+
+    async fn forget_sandbox(&self, sandbox: &Arc<Sandbox>) -> Result<()> {
+        let journal = self.journal.clone();
+        let id = sandbox.id.clone();
+        blocking(move || journal.forget_sandbox(&id)).await?;
+        self.table.forget_sandbox(sandbox);
+        Ok(())
+    }
+
+    /// Everything that a sandbox has outside of its record, in an order in
+    /// which nothing is used after it went: processes, shim, network,
+    /// namespaces, cgroups. What fails does not keep the rest from going.
+    async fn take_down(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
+        let mut failures = Vec::new();
+        let killed = self.kill_containers(sandbox).await;
+        failures.extend(killed.err());
+        failures.extend(self.end_shim(sandbox).await.err());
+        failures.extend(self.detach_network(sandbox).await.err());
+        let netns = self.namespaces.release(&sandbox.id);
+        failures.extend(netns.err().map(|error| Error::internal(error.to_string())));
+        failures.extend(self.remove_sandbox_cgroup(sandbox).await.err());
+        match failures.into_iter().next() {
+            None => Ok(()),
+            Some(first) => Err(first.during(format!("unable to take sandbox {} down", sandbox.id.short()))),
+        }
+    }
+
+    async fn kill_containers(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
+        let mut kills = tokio::task::JoinSet::new();
+        for container in self.table.containers_of(&sandbox.id) {
+            let inner = self.clone();
+            kills.spawn(async move {
+                // One that is being made gets its shim's answer first.
+                let _ = wait_made(&container.made).await;
+                inner.kill_and_wait(&container).await
+            });
+        }
+        let mut outcome = Ok(());
+        while let Some(joined) = kills.join_next().await {
+            let killed =
+                joined.unwrap_or_else(|error| Err(Error::internal(format!("a kill failed: {error}"))));
+            outcome = outcome.and(killed);
+        }
+        outcome
+    }
+
+    /// SIGKILL to everything of a container, and wait for its end.
+    pub(super) async fn kill_and_wait(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        if !container.record.borrow().state.may_live() {
+            return Ok(());
+        }
+        self.send_signal(container, libc_signal::KILL, true).await?;
+        let mut record = container.record.subscribe();
+        let ended = record.wait_for(|record| !record.state.may_live());
+        match tokio::time::timeout(KILL_TIMEOUT, ended).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::new(
+                Kind::DeadlineExceeded,
+                format!(
+                    "container {} was killed, but has not ended within {} s: a process of it hangs in the kernel (state D in ps; often a dead network filesystem or device). It is tried again when it is stopped again",
+                    container.id.short(),
+                    KILL_TIMEOUT.as_secs()
+                ),
+            )),
+        }
+    }
+
+    /// Sends a signal by the shim, or if that is gone, by the cgroup.
+    pub(super) async fn send_signal(
+        &self,
+        container: &Container,
+        signal: i32,
+        all: bool,
+    ) -> Result<()> {
+        let shim = container.sandbox.shim.borrow().clone();
+        let Some(shim) = shim else {
+            return self.kill_by_cgroup(container).await;
+        };
+        let target = corten_protocol::frame::Target { container: container.id.clone(), exec: None };
+        let request = Request::Kill { target, signal, all };
+        match shim.call(&request, &[]).await {
+            // Ended in the meantime, or unknown to it: what was wanted.
+            Ok(_) => {}
+            Err(error) if error.kind == Kind::Unavailable => {
+                return self.kill_by_cgroup(container).await;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn kill_by_cgroup(&self, container: &Container) -> Result<()> {
+        let group = self.cgroups.open(&container.record.borrow().cgroup);
+        blocking(move || group.kill(libc_signal::KILL).map_err(Error::from)).await
+    }
+
+    /// Asks the shim to end; one that does not is killed.
+    async fn end_shim(&self, sandbox: &Sandbox) -> Result<()> {
+        let shim = sandbox.shim.send_replace(None);
+        let pid = sandbox.record.borrow().shim_pid;
+        if let Some(shim) = shim {
+            let _ = shim.call_within(&Request::Shutdown, &[], SHIM_TIMEOUT).await;
+        }
+        let Some(pid) = pid else { return Ok(()) };
+        let id = sandbox.id.clone();
+        blocking(move || super::shims::end(pid, &id, SHIM_TIMEOUT)).await?;
+        self.change_sandbox(sandbox, |record| record.shim_pid = None)
+    }
+
+    async fn detach_network(&self, sandbox: &Sandbox) -> Result<()> {
+        let (intended, attachment) = {
+            let record = sandbox.record.borrow();
+            (record.network_intended, record.attachment.clone())
+        };
+        if !intended {
+            return Ok(());
+        }
+        let request = self.network_request(sandbox)?;
+        self.network_of(sandbox)
+            .detach(&request, attachment.as_ref())
+            .await
+            .map_err(|error| Error::new(Kind::Unavailable, error.to_string()))?;
+        self.change_sandbox(sandbox, |record| record.network_intended = false)
+    }
+
+    async fn remove_sandbox_cgroup(&self, sandbox: &Sandbox) -> Result<()> {
+        let (owned, path) = {
+            let record = sandbox.record.borrow();
+            (record.owns_cgroup, record.cgroup.clone())
+        };
+        if !owned {
+            return Ok(());
+        }
+        let cgroups = self.cgroups.clone();
+        blocking(move || cgroups.remove(&path).map_err(Error::from)).await
+    }
+
+    /// Kills and forgets a container.
+    pub(super) async fn remove_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        if wait_made(&container.made).await.is_err() {
+            return Ok(());
+        }
+        let _turn = container.operation.lock().await;
+        if self.table.container(&container.id).is_none() {
+            return Ok(());
+        }
+        self.kill_and_wait(container).await?;
+        self.move_container(container, ContainerEvent::RemoveAsked, |_| {})?;
+        self.clear_container(container).await
+    }
+
+    /// Everything that a container has outside of its record, then that too.
+    pub(super) async fn clear_container(&self, container: &Arc<Container>) -> Result<()> {
+        let shim = container.sandbox.shim.borrow().clone();
+        if let Some(shim) = shim {
+            let target =
+                corten_protocol::frame::Target { container: container.id.clone(), exec: None };
+            // A shim that never had it, or is gone, has nothing to forget.
+            let _ = shim.call(&Request::Delete { target }, &[]).await;
+        }
+        self.remove_container_cgroup(container).await?;
+        let store = self.store.clone();
+        let journal = self.journal.clone();
+        let (sandbox, id) = (container.sandbox.id.clone(), container.id.clone());
+        blocking(move || {
+            store.remove_snapshot(&id).map_err(|error| Error::internal(error.to_string()))?;
+            journal.forget_container(&sandbox, &id)
+        })
+        .await?;
+        self.table.forget_container(container);
+        Ok(())
+    }
+
+    /// Removes the cgroup of an ended container.
+    pub(super) async fn remove_container_cgroup(&self, container: &Container) -> Result<()> {
+        let cgroups = self.cgroups.clone();
+        let path = container.record.borrow().cgroup.clone();
+        blocking(move || cgroups.remove(&path).map_err(Error::from)).await
+    }
+}
+
+/// The one signal that this file sends.
+mod libc_signal {
+    /// SIGKILL
+    pub const KILL: i32 = 9;
+}

@@ -1,0 +1,152 @@
+//! Where records are written: at once into the volatile state directory, and
+//! soon after, in batches, into the durable store.
+//!
+//! ```text
+//! <state>/sandboxes/<id>/record                  the sandbox
+//! <state>/sandboxes/<id>/{resolv.conf,hosts,hostname}
+//! <state>/sandboxes/<id>/shim.sock               where its shim listens
+//! <state>/sandboxes/<id>/exits                   exits, written by the shim
+//! <state>/sandboxes/<id>/containers/<id>/record  a container
+//! <state>/sandboxes/<id>/containers/<id>/spec.json
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use corten_base::{ContainerId, SandboxId};
+use corten_store::{Batch, Store};
+use tokio::sync::mpsc;
+
+use crate::error::{Error, Result};
+use crate::record::{self, ContainerRecord, SandboxRecord};
+
+/// Table of sandboxes in the durable store.
+pub const SANDBOXES: &str = "sandboxes";
+/// Table of containers in the durable store.
+pub const CONTAINERS: &str = "containers";
+
+/// One change of the durable store.
+struct Change {
+    table: &'static str,
+    key: String,
+    /// None deletes.
+    value: Option<Vec<u8>>,
+}
+
+/// Writes records. Cheap to clone.
+#[derive(Clone)]
+pub struct Journal {
+    state_dir: Arc<PathBuf>,
+    changes: mpsc::UnboundedSender<Change>,
+}
+
+impl Journal {
+    /// A journal in this state directory; starts the task that commits.
+    pub fn open(state_dir: &Path, store: Arc<Store>) -> Result<Self> {
+        let sandboxes = state_dir.join("sandboxes");
+        std::fs::create_dir_all(&sandboxes).map_err(|error| {
+            Error::internal(format!("unable to create {}: {error}", sandboxes.display()))
+        })?;
+        let (changes, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(commit_all(receiver, store));
+        Ok(Self { state_dir: Arc::new(state_dir.to_owned()), changes })
+    }
+
+    /// The directory of all sandboxes.
+    pub fn sandboxes_dir(&self) -> PathBuf {
+        self.state_dir.join("sandboxes")
+    }
+
+    /// The directory of a sandbox.
+    pub fn sandbox_dir(&self, id: &SandboxId) -> PathBuf {
+        self.sandboxes_dir().join(id.as_str())
+    }
+
+    /// The directory of a container.
+    pub fn container_dir(&self, sandbox: &SandboxId, id: &ContainerId) -> PathBuf {
+        self.sandbox_dir(sandbox).join("containers").join(id.as_str())
+    }
+
+    /// Makes a sandbox's directory, for its first record.
+    pub fn make_sandbox_dir(&self, id: &SandboxId) -> Result<()> {
+        make_dir(&self.sandbox_dir(id).join("containers"))
+    }
+
+    /// Makes a container's directory, for its first record.
+    pub fn make_container_dir(&self, sandbox: &SandboxId, id: &ContainerId) -> Result<()> {
+        make_dir(&self.container_dir(sandbox, id))
+    }
+
+    /// Writes a sandbox's record.
+    pub fn save_sandbox(&self, sandbox: &SandboxRecord) -> Result<()> {
+        let bytes = record::encode(sandbox)?;
+        record::write(&self.sandbox_dir(&sandbox.id).join("record"), &bytes)?;
+        self.change(SANDBOXES, sandbox.id.as_str(), Some(bytes));
+        Ok(())
+    }
+
+    /// Writes a container's record.
+    pub fn save_container(&self, container: &ContainerRecord) -> Result<()> {
+        let bytes = record::encode(container)?;
+        let dir = self.container_dir(&container.sandbox, &container.id);
+        record::write(&dir.join("record"), &bytes)?;
+        self.change(CONTAINERS, container.id.as_str(), Some(bytes));
+        Ok(())
+    }
+
+    /// Forgets a sandbox: its directory, then its durable record.
+    pub fn forget_sandbox(&self, id: &SandboxId) -> Result<()> {
+        remove_dir(&self.sandbox_dir(id))?;
+        self.change(SANDBOXES, id.as_str(), None);
+        Ok(())
+    }
+
+    /// Forgets a container: its directory, then its durable record.
+    pub fn forget_container(&self, sandbox: &SandboxId, id: &ContainerId) -> Result<()> {
+        remove_dir(&self.container_dir(sandbox, id))?;
+        self.change(CONTAINERS, id.as_str(), None);
+        Ok(())
+    }
+
+    fn change(&self, table: &'static str, key: &str, value: Option<Vec<u8>>) {
+        // The task ends only with the process, and then nothing can be saved.
+        let _ = self.changes.send(Change { table, key: key.to_owned(), value });
+    }
+}
+
+/// Commits what has gathered, as one batch each time: under load one fsync
+/// serves many pods.
+async fn commit_all(mut changes: mpsc::UnboundedReceiver<Change>, store: Arc<Store>) {
+    let mut gathered = Vec::new();
+    while changes.recv_many(&mut gathered, 1024).await > 0 {
+        let mut batch = Batch::default();
+        for Change { table, key, value } in gathered.drain(..) {
+            match value {
+                Some(value) => batch.put(table, key, value),
+                None => batch.delete(table, key),
+            }
+        }
+        let store = store.clone();
+        match tokio::task::spawn_blocking(move || store.commit(batch)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(%error, "unable to commit records; they are in the state directory only");
+            }
+            Err(error) => tracing::error!(%error, "the commit of records panicked"),
+        }
+    }
+}
+
+fn make_dir(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path)
+        .map_err(|error| Error::internal(format!("unable to create {}: {error}", path.display())))
+}
+
+fn remove_dir(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::internal(format!("unable to remove {}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,222 @@
+//! One connection to one shim: requests and their replies, and its events.
+//!
+//! A task reads what the shim sends. Replies go to whoever asked; ends of
+//! execs go to whoever runs them; everything else goes to the engine, in
+//! order, through one channel for all shims.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use corten_base::limits::{FRAME_BYTES_MAX, FRAME_FDS_MAX};
+use corten_base::{ExecId, SandboxId};
+use corten_kernel::fdpass;
+use corten_protocol::frame::{Event, Exit, FromShim, Reply, Request, Target, VERSION};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{Error, Kind, Result};
+
+/// How long a shim may take for a request that only touches itself. It never
+/// touches a foreign filesystem, so even a busy node answers in milliseconds.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a shim reports by itself.
+#[derive(Debug)]
+pub enum ShimNews {
+    /// An event of one of its containers.
+    Event(Event),
+    /// The connection ended: the shim has died (or another daemon took over).
+    Gone,
+}
+
+type Answer = (Reply, Vec<OwnedFd>);
+
+/// A connection. Cheap to clone.
+#[derive(Clone)]
+pub struct Shim {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    sandbox: SandboxId,
+    socket: AsyncFd<OwnedFd>,
+    next_request: AtomicU32,
+    next_exec: AtomicU64,
+    waiting: Mutex<Waiting>,
+}
+
+/// Who waits for what. `closed` is set when nothing will come any more.
+#[derive(Default)]
+struct Waiting {
+    replies: HashMap<u32, oneshot::Sender<Answer>>,
+    execs: HashMap<ExecId, oneshot::Sender<Exit>>,
+    closed: bool,
+}
+
+impl Shim {
+    /// Connects, and agrees on a version.
+    pub async fn connect(
+        sandbox: &SandboxId,
+        path: &Path,
+        news: mpsc::UnboundedSender<(SandboxId, ShimNews)>,
+    ) -> Result<Self> {
+        let socket = fdpass::connect(path)?;
+        let socket = AsyncFd::new(socket)
+            .map_err(|error| Error::internal(format!("unable to watch a shim: {error}")))?;
+        let shim = Self {
+            inner: Arc::new(Inner {
+                sandbox: sandbox.clone(),
+                socket,
+                next_request: AtomicU32::new(1),
+                // Exec numbers must not meet those of an earlier daemon: they
+                // begin at the clock, which a restart finds further on.
+                next_exec: AtomicU64::new(corten_kernel::process::realtime_ns() as u64),
+                waiting: Mutex::default(),
+            }),
+        };
+        tokio::spawn(read_all(shim.inner.clone(), news));
+        match shim.call(&Request::Hello { version: VERSION }, &[]).await? {
+            (Reply::Hello { version }, _) if version >= 1 => Ok(shim),
+            (reply, _) => Err(Error::internal(format!(
+                "the shim of sandbox {sandbox} answered {reply:?} to the greeting"
+            ))),
+        }
+    }
+
+    /// Sends a request and waits for its reply, for a bounded time.
+    pub async fn call(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
+        self.call_within(request, fds, REPLY_TIMEOUT).await
+    }
+
+    /// Likewise, for requests that wait for a launch (its hooks may be slow).
+    pub async fn call_within(
+        &self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+        timeout: Duration,
+    ) -> Result<Answer> {
+        let number = self.inner.next_request.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut waiting = self.inner.lock();
+            if waiting.closed {
+                return Err(self.inner.dead());
+            }
+            waiting.replies.insert(number, sender);
+        }
+        let frame = request.encode(number);
+        let sent = self
+            .inner
+            .socket
+            .async_io(Interest::WRITABLE, |socket| {
+                fdpass::send(socket.as_fd(), &frame, fds).map_err(std::io::Error::from)
+            })
+            .await;
+        if let Err(error) = sent {
+            self.inner.lock().replies.remove(&number);
+            let dead = self.inner.dead();
+            return Err(dead.during(format!("unable to send to the shim ({error})")));
+        }
+        match tokio::time::timeout(timeout, receiver).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(self.inner.dead()),
+            Err(_) => {
+                self.inner.lock().replies.remove(&number);
+                Err(Error::new(
+                    Kind::DeadlineExceeded,
+                    format!(
+                        "the shim of sandbox {} did not answer within {} s",
+                        self.inner.sandbox,
+                        timeout.as_secs()
+                    ),
+                ))
+            }
+        }
+    }
+
+    /// A new exec number, and its end when it comes. To be asked for before
+    /// the request is sent, since the end may be told before the reply is read.
+    pub fn new_exec(&self) -> (ExecId, oneshot::Receiver<Exit>) {
+        let exec = ExecId(self.inner.next_exec.fetch_add(1, Ordering::Relaxed));
+        let (sender, receiver) = oneshot::channel();
+        self.inner.lock().execs.insert(exec, sender);
+        (exec, receiver)
+    }
+
+    /// Nobody waits for this exec's end any more.
+    pub fn forget_exec(&self, exec: ExecId) {
+        self.inner.lock().execs.remove(&exec);
+    }
+}
+
+impl Inner {
+    /// A panic elsewhere cannot leave these maps half changed, so a poisoned
+    /// lock is taken as it is.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dead(&self) -> Error {
+        Error::new(Kind::Unavailable, format!("the shim of sandbox {} is gone", self.sandbox))
+    }
+
+    /// Delivers one message; what nobody waits for is for the engine.
+    fn deliver(&self, message: FromShim, fds: Vec<OwnedFd>) -> Option<Event> {
+        match message {
+            FromShim::Reply(number, reply) => {
+                if let Some(sender) = self.lock().replies.remove(&number) {
+                    // The asker may have given up; then the descriptors close.
+                    let _ = sender.send((reply, fds));
+                }
+                None
+            }
+            FromShim::Event(Event::Exited { target: Target { exec: Some(exec), .. }, exit }) => {
+                if let Some(sender) = self.lock().execs.remove(&exec) {
+                    let _ = sender.send(exit);
+                }
+                None
+            }
+            FromShim::Event(event) => Some(event),
+        }
+    }
+}
+
+async fn read_all(inner: Arc<Inner>, news: mpsc::UnboundedSender<(SandboxId, ShimNews)>) {
+    let mut frame = vec![0u8; FRAME_BYTES_MAX];
+    loop {
+        let mut fds = Vec::new();
+        let received = inner
+            .socket
+            .async_io(Interest::READABLE, |socket| {
+                fdpass::recv(socket.as_fd(), &mut frame, &mut fds, FRAME_FDS_MAX)
+                    .map_err(std::io::Error::from)
+            })
+            .await;
+        let length = match received {
+            Ok(0) | Err(_) => break,
+            Ok(length) => length,
+        };
+        match FromShim::decode(&frame[..length]) {
+            Ok(message) => {
+                if let Some(event) = inner.deliver(message, fds) {
+                    let _ = news.send((inner.sandbox.clone(), ShimNews::Event(event)));
+                }
+            }
+            Err(error) => {
+                tracing::error!(sandbox = %inner.sandbox, %error, "the shim sent a frame that makes no sense");
+            }
+        }
+    }
+    {
+        let mut waiting = inner.lock();
+        waiting.closed = true;
+        waiting.replies.clear();
+        waiting.execs.clear();
+    }
+    let _ = news.send((inner.sandbox.clone(), ShimNews::Gone));
+}

@@ -1,0 +1,134 @@
+//! Starting a shim.
+//!
+//! It is started by the same launcher as containers, into the small mount
+//! namespace that the daemon made for all shims (few mounts to copy, whatever
+//! the host has; the program as a read-only bind, so that nothing that a
+//! container does can change it).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use corten_base::SandboxId;
+use corten_kernel::cgroup::Cgroups;
+use corten_kernel::launch::{
+    self, CStrList, FdIndex, Join, Launch, Message, NamespaceKind, Step,
+};
+use corten_kernel::{fdpass, ns};
+
+use crate::error::{Error, Result};
+
+/// Where the small mount namespace shows the shim's program.
+const PROGRAM: &std::ffi::CStr = c"/corten-shim";
+
+/// The program, ready to be started.
+pub struct ShimProgram {
+    /// The small mount namespace.
+    mounts: OwnedFd,
+    /// /dev/null, for its stdin and stdout.
+    null: std::fs::File,
+    cgroups: Arc<Cgroups>,
+    /// The cgroup below which each shim gets its own (v2 only: on v1 every
+    /// move costs a grace period, and shims stay with the daemon).
+    cgroup: String,
+}
+
+/// A shim that was started.
+pub struct Started {
+    /// Its pid.
+    pub pid: i32,
+    /// Where it listens.
+    pub socket: PathBuf,
+}
+
+impl ShimProgram {
+    /// Makes the mount namespace for the program at `path`.
+    pub fn prepare(path: &Path, cgroups: Arc<Cgroups>, cgroup: String) -> Result<Self> {
+        let program = std::fs::File::open(path).map_err(|error| {
+            Error::internal(format!(
+                "unable to open the shim {}: {error} (set shim_path in the configuration)",
+                path.display()
+            ))
+        })?;
+        let mounts = ns::small_mount_namespace(program.as_fd())?;
+        let null = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map_err(|error| Error::internal(format!("unable to open /dev/null: {error}")))?;
+        Ok(Self { mounts, null, cgroups, cgroup })
+    }
+
+    /// Starts a shim that listens in `dir` and writes its exits there.
+    pub async fn start(self: &Arc<Self>, id: &SandboxId, dir: &Path) -> Result<Started> {
+        let (this, id, dir) = (self.clone(), id.clone(), dir.to_owned());
+        tokio::task::spawn_blocking(move || this.start_now(&id, &dir))
+            .await
+            .map_err(|error| Error::internal(format!("starting a shim panicked: {error}")))?
+    }
+
+    fn start_now(&self, id: &SandboxId, dir: &Path) -> Result<Started> {
+        let socket = dir.join("shim.sock");
+        let listener = fdpass::listen(&socket)?;
+        let exits = dir.join("exits");
+        let exits = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&exits)
+            .map_err(|error| {
+                Error::internal(format!("unable to open {}: {error}", exits.display()))
+            })?;
+        let group = self.own_group(id)?;
+        let arguments = format!("corten-shim\0{id}\0");
+        let steps = [
+            Step::JoinNamespace { fd: FdIndex(0), kind: NamespaceKind::Mount },
+            Step::NewNamespace { kind: NamespaceKind::Mount },
+            Step::NewSession,
+            Step::Exec {
+                candidates: CStrList { count: 1, bytes: PROGRAM.to_bytes_with_nul() },
+                args: CStrList { count: 2, bytes: arguments.as_bytes() },
+                env: CStrList { count: 0, bytes: b"" },
+            },
+        ];
+        let null = self.null.as_fd();
+        let stderr = std::io::stderr();
+        let child = launch::spawn(&Launch {
+            steps: steps.iter().copied(),
+            new_namespaces: &[],
+            join: Join::Parents,
+            fds: &[self.mounts.as_fd()],
+            stdio: [null, null, stderr.as_fd()],
+            inherit: &[listener.as_fd(), exits.as_fd()],
+            cgroup: group.as_ref().map(AsFd::as_fd),
+            procs: &[],
+        })
+        .map_err(|errno| Error::internal(format!("unable to start the shim of {id}: {errno}")))?;
+        let pid = child.pid();
+        match child.wait_message() {
+            Ok(Message::Closed) => Ok(Started { pid, socket }),
+            Ok(Message::Failed { step, errno }) => {
+                let errno = std::io::Error::from_raw_os_error(errno);
+                Err(Error::internal(format!("unable to start the shim of {id}: step {step}: {errno}")))
+            }
+            Ok(other) => Err(Error::internal(format!("unable to start the shim of {id}: {other:?}"))),
+            Err(errno) => Err(Error::internal(format!("unable to start the shim of {id}: {errno}"))),
+        }
+    }
+
+    fn own_group(&self, id: &SandboxId) -> Result<Option<OwnedFd>> {
+        if !self.cgroups.is_unified() {
+            return Ok(None);
+        }
+        let path = format!("{}/{id}", self.cgroup);
+        let group = self.cgroups.create(&path, &Default::default())?;
+        Ok(group.entry()?.into)
+    }
+
+    /// Removes the cgroup of a shim that has ended.
+    pub fn remove_group(&self, id: &SandboxId) -> Result<()> {
+        if self.cgroups.is_unified() {
+            self.cgroups.remove(&format!("{}/{id}", self.cgroup))?;
+        }
+        Ok(())
+    }
+}
