@@ -7,6 +7,13 @@
 
 use corten_base::{ContainerId, ExecId};
 
+pub(crate) mod bytes;
+mod codec;
+mod from_shim;
+mod request;
+#[cfg(test)]
+mod tests;
+
 /// The version of frames and plans that this crate writes.
 pub const VERSION: u16 = 1;
 
@@ -321,4 +328,27 @@ pub enum FromShim {
     Reply(u32, Reply),
     /// An event.
     Event(Event),
+}
+
+/// Why bytes are not a frame that this version knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// It does not begin as frames do.
+    #[error("unable to read frame: it does not begin as a frame of Corten")]
+    NoFrame,
+    /// Written by another version.
+    #[error("unable to read frame: its version is {0}, this is version {VERSION}")]
+    Version(u16),
+    /// An unknown kind.
+    #[error("unable to read frame: kind {0} is not known here")]
+    Kind(u16),
+    /// It ends too early.
+    #[error("unable to read frame: it ends too early")]
+    TooShort,
+    /// Something follows.
+    #[error("unable to read frame: it is longer than its kind")]
+    TooLong,
+    /// A value that stands for nothing.
+    #[error("unable to read frame: {0} has a value that is not known here")]
+    Value(&'static str),
 }

@@ -92,6 +92,23 @@ pub struct CStrList<'a> {
     pub bytes: &'a [u8],
 }
 
+impl<'a> CStrList<'a> {
+    /// No strings.
+    pub const EMPTY: CStrList<'static> = CStrList { count: 0, bytes: &[] };
+
+    /// The strings, in order. Bytes after the last NUL are passed over.
+    pub fn iter(&self) -> impl Iterator<Item = &'a CStr> + Clone + use<'a> {
+        let mut rest = self.bytes;
+        let mut left = self.count;
+        std::iter::from_fn(move || {
+            left = left.checked_sub(1)?;
+            let string = CStr::from_bytes_until_nul(rest).ok()?;
+            rest = rest.get(string.to_bytes_with_nul().len()..)?;
+            Some(string)
+        })
+    }
+}
+
 /// One thing that the child does. Paths of mounts, devices and masks are
 /// absolute inside the new root, and are resolved beneath it (`openat2` with
 /// `RESOLVE_IN_ROOT`) until [`Step::SwitchRoot`], so that no link of an image
