@@ -53,5 +53,34 @@ pub const NETNS_POOL_MAX: usize = 8;
 
 /// Bytes of a record (sandbox, container) on disk.
 pub const RECORD_BYTES_MAX: usize = 32 << 20;
+/// Bytes of the key of a record.
+pub const RECORD_KEY_BYTES_MAX: usize = 1024;
+/// Bytes of all extended attributes of one entry of a layer.
+pub const XATTR_BYTES_MAX: usize = 256 << 10;
+/// Pieces of data in one sparse file of a layer (CVE-2025-58183).
+pub const SPARSE_PIECES_MAX: usize = 1 << 20;
+/// Bytes of what is written down about one layer.
+pub const LAYER_METADATA_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of the paths of a layer's implied parent directories.
+pub const IMPLIED_PATHS_BYTES_MAX: usize = 32 << 20;
+/// Entries looked at for the usage of one snapshot; beyond, it is a lower bound.
+pub const USAGE_ENTRIES_MAX: u64 = 4 << 20;
+
 /// Bytes of the image's `/etc/passwd` or `/etc/group` that are read.
 pub const PASSWD_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of an id, an id's beginning, or a name that a client asks for.
+pub const ID_QUERY_BYTES_MAX: usize = 256;
+/// Bytes of a host name (the kernel's `__NEW_UTS_LEN`).
+pub const HOSTNAME_BYTES_MAX: usize = 64;
+/// Bytes of an error's sentence on the wire: it travels in a header.
+pub const STATUS_MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// Mounts of one container.
+pub const CONTAINER_MOUNTS_MAX: usize = 4096;
+/// Devices of one container, CDI devices included.
+pub const CONTAINER_DEVICES_MAX: usize = 4096;
+/// Host ports of one pod.
+pub const POD_PORTS_MAX: usize = 4096;
+
+/// Bytes of a cgroup's file that are read (`cgroup.procs` is the longest).
+pub const CGROUP_FILE_BYTES_MAX: u64 = 4 << 20;

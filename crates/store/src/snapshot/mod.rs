@@ -1,0 +1,68 @@
+//! The root file systems of containers.
+
+mod chain;
+mod overlay;
+mod usage;
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use corten_base::{ContainerId, Digest};
+
+pub(crate) use overlay::Overlayfs;
+pub use usage::Usage;
+
+use crate::error::Result;
+
+/// The user namespace that a container runs in. Every container of a pod has
+/// the same, so the mount can be made before any of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Idmap<'fd> {
+    /// The namespace, whose map shifts the owners of the layers' files.
+    pub userns: BorrowedFd<'fd>,
+    /// The user on the host that is 0 inside.
+    pub root_uid: u32,
+    /// The group on the host that is 0 inside.
+    pub root_gid: u32,
+}
+
+/// A container's root file system, ready to be given a place.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// A detached mount, writable, volatile: what is written is worth nothing
+    /// after a crash of the machine. It ends with its last descriptor or place.
+    pub mount: OwnedFd,
+}
+
+/// Makes root file systems of layers. One implementation today, by overlayfs.
+pub trait Snapshotter: Send + Sync {
+    /// A new writable root file system on durable layers, bottom first. Its
+    /// layers cannot be collected until it is removed.
+    /// [`crate::Error::SnapshotExists`] if there is one: remove it first, or
+    /// [`Snapshotter::remount`] it.
+    fn prepare(
+        &self,
+        id: &ContainerId,
+        layers: &[Digest],
+        idmap: Option<&Idmap<'_>>,
+    ) -> Result<Snapshot>;
+
+    /// Mounts the files of a container that ran before. The earlier mount must
+    /// be gone. [`crate::Error::Damaged`] after a reboot, as its files were
+    /// never synced.
+    fn remount(&self, id: &ContainerId, idmap: Option<&Idmap<'_>>) -> Result<Snapshot>;
+
+    /// A read-only detached mount of durable layers, bottom first: image
+    /// volumes, and looking for `/etc/passwd`. The caller keeps leases.
+    fn view(&self, layers: &[Digest]) -> Result<OwnedFd>;
+
+    /// Forgets a snapshot; its files are deleted in the background. What is
+    /// not there is removed already.
+    fn remove(&self, id: &ContainerId) -> Result<()>;
+
+    /// All snapshots, damaged ones included.
+    fn list(&self) -> Vec<ContainerId>;
+
+    /// What a container has written. Walked on demand, and remembered for a
+    /// short while.
+    fn usage(&self, id: &ContainerId) -> Result<Usage>;
+}

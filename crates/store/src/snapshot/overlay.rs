@@ -1,0 +1,310 @@
+//! Snapshots by overlayfs.
+//!
+//! ```text
+//! snapshots/<id>/snapshot   the boot it was written in, and its layers, bottom first
+//! snapshots/<id>/upper      what the container has written
+//! snapshots/<id>/work       the kernel's
+//! ```
+//!
+//! Overlay itself cannot be idmapped. For a user namespace the directory of
+//! all layers is cloned once with owners shifted, every lower is opened in
+//! that clone, and the upper belongs to the user that is root inside.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use corten_base::limits::IMAGE_LAYERS_MAX;
+use corten_base::{ContainerId, Digest};
+use corten_kernel::overlay::{self, Overlay, Upper};
+use corten_kernel::Errno;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use super::chain::{Attributes, Chains};
+use super::{Idmap, Snapshot, Snapshotter, Usage, usage};
+use crate::error::{Error, IoContext, Result};
+use crate::layer::{Layers, Lease};
+use crate::trash::Trash;
+
+const MAGIC: &str = "corten-snapshot 1";
+/// Bytes of the file that describes a snapshot: 500 digests and a boot id.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+/// How long a usage is good for; kubelets ask every 10 s.
+const USAGE_AGE_MAX: Duration = Duration::from_secs(15);
+
+const DIRECTORY: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The snapshots of a store.
+pub(crate) struct Overlayfs {
+    /// `<root>/snapshots`.
+    dir: PathBuf,
+    layers: Arc<Layers>,
+    chains: Chains,
+    trash: Arc<Trash>,
+    boot_id: String,
+    known: Mutex<HashMap<ContainerId, Known>>,
+}
+
+/// One snapshot.
+#[derive(Default)]
+struct Known {
+    /// Bottom first.
+    layers: Vec<Digest>,
+    /// Keep the layers from being collected.
+    _leases: Vec<Lease>,
+    /// Why it cannot be mounted again.
+    damage: Option<String>,
+    usage: Option<(Instant, Usage)>,
+}
+
+impl Overlayfs {
+    pub(crate) fn open(root: &Path, layers: Arc<Layers>, trash: Arc<Trash>) -> Result<Self> {
+        let boot_id_path = "/proc/sys/kernel/random/boot_id";
+        let boot_id =
+            std::fs::read_to_string(boot_id_path).doing("read", || boot_id_path)?.trim().to_owned();
+        let chains = Chains::open(layers.clone())?;
+        let dir = root.join("snapshots");
+        let known = Mutex::default();
+        let this = Self { dir, layers, chains, trash, boot_id, known };
+        this.find_all()?;
+        Ok(this)
+    }
+
+    /// Takes up the snapshots on the disk.
+    fn find_all(&self) -> Result<()> {
+        let list = || self.dir.display().to_string();
+        for entry in std::fs::read_dir(&self.dir).doing("list", list)? {
+            let path = entry.doing("list", list)?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            match name.and_then(|name| name.parse::<ContainerId>().ok()) {
+                Some(id) => self.known().insert(id, self.find(&path)),
+                None => {
+                    self.trash.discard(&path)?;
+                    None
+                }
+            };
+        }
+        Ok(())
+    }
+
+    fn find(&self, path: &Path) -> Known {
+        let damaged = |reason: String| Known { damage: Some(reason), ..Known::default() };
+        let Some((boot_id, layers)) = read_file(path) else {
+            return damaged("what was written about it is unreadable".into());
+        };
+        let leases: Vec<Lease> =
+            layers.iter().filter_map(|digest| self.layers.lease(digest)).collect();
+        let damage = if boot_id != self.boot_id {
+            Some("the machine was restarted since, and its files were never synced".to_owned())
+        } else if leases.len() < layers.len() {
+            Some("a layer that it needs is gone".to_owned())
+        } else {
+            None
+        };
+        Known { layers, _leases: leases, damage, usage: None }
+    }
+
+    fn path(&self, id: &ContainerId) -> PathBuf {
+        self.dir.join(id.as_str())
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<ContainerId, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lease_all(&self, layers: &[Digest]) -> Result<Vec<Lease>> {
+        if layers.len() > IMAGE_LAYERS_MAX {
+            return Err(Error::TooMuch {
+                verb: "make a root file system",
+                what: "the number of its layers",
+                max: IMAGE_LAYERS_MAX as u64,
+            });
+        }
+        let missing =
+            |digest: &Digest| Error::NotFound { what: "layer", id: digest.to_string() };
+        layers.iter().map(|digest| self.layers.lease(digest).ok_or_else(|| missing(digest))).collect()
+    }
+
+    /// Makes the directories of a new snapshot and mounts it.
+    fn make(&self, path: &Path, layers: &[Digest], idmap: Option<&Idmap<'_>>) -> Result<Snapshot> {
+        let describe = || path.display().to_string();
+        std::fs::create_dir(path)
+            .and_then(|()| std::fs::create_dir(path.join("upper")))
+            .and_then(|()| std::fs::create_dir(path.join("work")))
+            .doing("create", describe)?;
+        let mut text = format!("{MAGIC}\n{}\n", self.boot_id);
+        for digest in layers {
+            text += &format!("{digest}\n");
+        }
+        std::fs::write(path.join("snapshot"), text).doing("write", describe)?;
+        let root = self.chains.root(layers)?;
+        own(&path.join("upper"), root, idmap)?;
+        self.mount(path, layers, idmap)
+    }
+
+    fn mount(&self, path: &Path, layers: &[Digest], idmap: Option<&Idmap<'_>>) -> Result<Snapshot> {
+        let upper = open_directory(&path.join("upper"))?;
+        let work = open_directory(&path.join("work"))?;
+        let upper = Upper { upper: upper.as_fd(), work: work.as_fd() };
+        Ok(Snapshot { mount: self.mount_on(layers, Some(upper), idmap)? })
+    }
+
+    /// Mounts layers, bottom first, below an upper, or read-only.
+    fn mount_on(
+        &self,
+        layers: &[Digest],
+        upper: Option<Upper<'_>>,
+        idmap: Option<&Idmap<'_>>,
+    ) -> Result<OwnedFd> {
+        let parent = open_directory(self.layers.dir())?;
+        let parent = match idmap {
+            Some(idmap) => overlay::idmapped_clone(parent.as_fd(), idmap.userns)?,
+            None => parent,
+        };
+        let mut lower = Vec::with_capacity(layers.len() + 2);
+        for name in self.chains.lower_names(layers, upper.is_none())? {
+            let tree = openat(&parent, format!("{name}/tree"), DIRECTORY, Mode::empty())
+                .doing("open layer", || name.clone())?;
+            lower.push(tree);
+        }
+        let lower: Vec<BorrowedFd<'_>> = lower.iter().map(AsFd::as_fd).collect();
+        let scratch = self.layers.temporary("mount");
+        std::fs::create_dir(&scratch)
+            .doing("create directory", || scratch.display().to_string())?;
+        let request =
+            Overlay { lower: &lower, upper, volatile: true, options: &[], scratch: &scratch };
+        let mounted = match overlay::mount(&request) {
+            Err(error) if idmap.is_some() && error.errno == Errno::INVAL => {
+                self.mount_attached(&parent, &request)
+            }
+            result => result,
+        };
+        // What stays of it is an empty directory, swept at the next start.
+        let _ = std::fs::remove_dir(&scratch);
+        Ok(mounted?)
+    }
+
+    /// For kernels that take no layers of a mount without a place: gives the
+    /// clone one for the moment. The descriptors stay as they are.
+    fn mount_attached(
+        &self,
+        clone: &OwnedFd,
+        request: &Overlay<'_>,
+    ) -> corten_kernel::Result<OwnedFd> {
+        let place = self.layers.temporary("idmap");
+        let failed = |error: std::io::Error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            corten_kernel::Error::new("create directory", place.display().to_string(), errno)
+        };
+        std::fs::create_dir(&place).map_err(failed)?;
+        let mounted = overlay::attach(clone, &place).and_then(|_guard| overlay::mount(request));
+        let _ = std::fs::remove_dir(&place);
+        mounted
+    }
+}
+
+impl Snapshotter for Overlayfs {
+    fn prepare(
+        &self,
+        id: &ContainerId,
+        layers: &[Digest],
+        idmap: Option<&Idmap<'_>>,
+    ) -> Result<Snapshot> {
+        let leases = self.lease_all(layers)?;
+        let known = Known { layers: layers.to_vec(), _leases: leases, damage: None, usage: None };
+        {
+            let mut all = self.known();
+            if all.contains_key(id) {
+                return Err(Error::SnapshotExists(id.to_string()));
+            }
+            all.insert(id.clone(), known);
+        }
+        let path = self.path(id);
+        self.make(&path, layers, idmap).inspect_err(|_| {
+            // The error that is returned says more; a rest is swept by the next remove.
+            let _ = self.remove(id);
+        })
+    }
+
+    fn remount(&self, id: &ContainerId, idmap: Option<&Idmap<'_>>) -> Result<Snapshot> {
+        let layers = {
+            let known = self.known();
+            let found = known
+                .get(id)
+                .ok_or_else(|| Error::NotFound { what: "snapshot", id: id.to_string() })?;
+            if let Some(reason) = &found.damage {
+                let (id, reason) = (id.to_string(), reason.clone());
+                return Err(Error::Damaged { what: "snapshot", id, reason });
+            }
+            found.layers.clone()
+        };
+        let path = self.path(id);
+        // The kernel's mark of a volatile mount. In the same boot nothing was
+        // lost: what was not synced is still in memory.
+        let mark = path.join("work/work/incompat/volatile");
+        match std::fs::remove_dir(&mark) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).doing("delete", || mark.display().to_string());
+            }
+            _ => {}
+        }
+        self.mount(&path, &layers, idmap)
+    }
+
+    fn view(&self, layers: &[Digest]) -> Result<OwnedFd> {
+        let _leases = self.lease_all(layers)?;
+        self.mount_on(layers, None, None)
+    }
+
+    fn remove(&self, id: &ContainerId) -> Result<()> {
+        self.trash.discard(&self.path(id))?;
+        self.known().remove(id);
+        Ok(())
+    }
+
+    fn list(&self) -> Vec<ContainerId> {
+        self.known().keys().cloned().collect()
+    }
+
+    fn usage(&self, id: &ContainerId) -> Result<Usage> {
+        match self.known().get(id).map(|known| known.usage) {
+            None => return Err(Error::NotFound { what: "snapshot", id: id.to_string() }),
+            Some(Some((at, usage))) if at.elapsed() < USAGE_AGE_MAX => return Ok(usage),
+            Some(_) => {}
+        }
+        let usage = usage::count(&self.path(id).join("upper"))?;
+        if let Some(known) = self.known().get_mut(id) {
+            known.usage = Some((Instant::now(), usage));
+        }
+        Ok(usage)
+    }
+}
+
+/// Gives the upper the attributes of the image's root: it is what `/` shows.
+fn own(upper: &Path, root: Attributes, idmap: Option<&Idmap<'_>>) -> Result<()> {
+    let describe = || upper.display().to_string();
+    let (shift_uid, shift_gid) = idmap.map_or((0, 0), |map| (map.root_uid, map.root_gid));
+    let uid = root.uid.saturating_add(shift_uid);
+    let gid = root.gid.saturating_add(shift_gid);
+    std::os::unix::fs::chown(upper, Some(uid), Some(gid)).doing("change the owner of", describe)?;
+    rustix::fs::chmod(upper, Mode::from_raw_mode(root.mode)).doing("change the mode of", describe)
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd> {
+    openat(CWD, path, DIRECTORY, Mode::empty()).doing("open", || path.display().to_string())
+}
+
+/// Boot id and layers of a snapshot.
+fn read_file(snapshot: &Path) -> Option<(String, Vec<Digest>)> {
+    use std::io::Read;
+    let mut text = String::new();
+    let file = std::fs::File::open(snapshot.join("snapshot")).ok()?;
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
+    let mut lines = text.strip_prefix(MAGIC)?.strip_prefix('\n')?.lines();
+    let boot_id = lines.next()?.to_owned();
+    let layers = lines.map(|line| line.parse().ok()).collect::<Option<_>>()?;
+    Some((boot_id, layers))
+}
