@@ -16,6 +16,16 @@ pub const POD_EXECS_MAX: usize = 1024;
 
 /// Bytes of content in one CRI log line; longer ones are split with tag `P`.
 pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
+/// Bytes of output that a shim holds for its log thread; twice this is in
+/// memory while a log disk is slow.
+pub const LOG_QUEUE_BYTES_MAX: usize = 64 << 10;
+/// Messages that a shim keeps for a daemon that does not read them; then it
+/// drops the connection, and the daemon asks again.
+pub const SHIM_MESSAGES_MAX: usize = 2 * (POD_CONTAINERS_MAX + POD_EXECS_MAX);
+/// Bytes of one exit record.
+pub const EXIT_RECORD_BYTES: usize = 88;
+/// Bytes of exit records that are read of one shim.
+pub const EXIT_RECORDS_BYTES_MAX: usize = 64 << 20;
 /// Bytes of each output stream that ExecSync keeps; the rest is dropped
 /// (CVE-2022-1708).
 pub const EXEC_OUTPUT_BYTES_MAX: usize = 16 << 20;
@@ -48,6 +58,14 @@ pub const REGISTRY_ERROR_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes that a CNI plugin may print.
 pub const CNI_OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one CNI configuration or cached result.
+pub const CNI_CONFIG_BYTES_MAX: usize = 1 << 20;
+/// Configuration files looked at in one CNI directory.
+pub const CNI_FILES_MAX: usize = 256;
+/// Plugins of one CNI network.
+pub const CNI_PLUGINS_MAX: usize = 32;
+/// Seconds that one CNI plugin may take, unless configured otherwise.
+pub const CNI_PLUGIN_SECONDS_MAX: u64 = 60;
 /// Network namespaces kept ready in advance.
 pub const NETNS_POOL_MAX: usize = 8;
 
