@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use corten_base::ExecId;
 use corten_base::limits::EXEC_OUTPUT_BYTES_MAX;
+use corten_kernel::cgroup;
 use corten_protocol::frame::{CgroupFds, Refusal, Reply, Request, Stdio, Target};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
@@ -143,35 +144,34 @@ impl Inner {
         exec: ExecId,
         timeout: Option<Duration>,
     ) -> Result<ExecGroup> {
-        let group = self.cgroups.open(&container.record.borrow().cgroup);
-        let own = timeout.is_some();
+        let group = self.cgroups.open(&container.record.borrow().cgroup)?;
+        let name = timeout.map(|_| format!("exec-{}", exec.0));
         blocking(move || {
-            let mut entry = group.entry()?;
-            let mut child = None;
-            if own && let Some(made) = group.exec_child(&format!("exec-{}", exec.0))? {
-                entry.into = Some(made.into);
-                entry.kill = Some(made.kill);
-                child = Some(made.remove);
-            }
+            let own = match &name {
+                Some(name) => group.exec_child(name)?,
+                None => None,
+            };
+            let own_name = name.filter(|_| own.is_some());
+            let entry = match own {
+                Some(entry) => entry,
+                // The kill descriptor of the container is not the exec's.
+                None => cgroup::Entry { kill: None, ..group.entry()? },
+            };
             let flags = CgroupFds {
                 into: entry.into.is_some(),
-                kill: own && entry.kill.is_some(),
+                kill: entry.kill.is_some(),
                 procs: entry.procs.len() as u8,
                 oom: false,
             };
-            let mut fds: Vec<OwnedFd> = entry.into.into_iter().collect();
-            if own {
-                fds.extend(entry.kill);
-            }
-            fds.extend(entry.procs);
-            Ok(ExecGroup { flags, fds, child })
+            let fds = entry.into.into_iter().chain(entry.kill).chain(entry.procs).collect();
+            Ok(ExecGroup { flags, fds, own: own_name.map(|name| (group, name)) })
         })
         .await
     }
 
     async fn remove_exec_group(&self, group: ExecGroup) {
-        let Some(child) = group.child else { return };
-        let removed = blocking(move || child.remove().map_err(Error::from)).await;
+        let Some((group, name)) = group.own else { return };
+        let removed = blocking(move || group.remove_exec_child(&name).map_err(Error::from)).await;
         if let Err(error) = removed {
             // Descendants of the exec that outlive it keep its group; it goes
             // with the container's.
@@ -206,7 +206,8 @@ impl Inner {
 struct ExecGroup {
     flags: CgroupFds,
     fds: Vec<OwnedFd>,
-    child: Option<corten_kernel::cgroup::ExecChild>,
+    /// The group made for it alone, and its name.
+    own: Option<(cgroup::Group, String)>,
 }
 
 fn session(
@@ -254,7 +255,8 @@ struct Collector {
 impl Collector {
     fn new(pipe: Option<OwnedFd>) -> Result<Self> {
         let watch = |pipe: OwnedFd| {
-            corten_kernel::fdpass::set_nonblocking(pipe.as_fd())?;
+            rustix::io::ioctl_fionbio(&pipe, true)
+                .map_err(|errno| Error::internal(format!("unable to read an exec's output: {errno}")))?;
             AsyncFd::new(pipe)
                 .map_err(|error| Error::internal(format!("unable to watch an exec's output: {error}")))
         };
@@ -306,5 +308,5 @@ impl Collector {
 }
 
 fn read_some(pipe: &OwnedFd, buffer: &mut [u8]) -> std::io::Result<usize> {
-    corten_kernel::fdpass::read(pipe.as_fd(), buffer).map_err(std::io::Error::from)
+    Ok(rustix::io::read(pipe, buffer)?)
 }

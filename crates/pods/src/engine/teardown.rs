@@ -12,6 +12,8 @@ use crate::error::{Error, Kind, Result};
 use crate::state::{ContainerEvent, Next, SandboxEvent, SandboxState};
 use crate::table::{Container, Sandbox};
 
+/// What ends a process for certain.
+pub(super) const SIGKILL: i32 = 9;
 /// How long a killed process may take to end. Longer means that the kernel
 /// cannot end it now (it hangs in a device or a dead filesystem).
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -117,7 +119,7 @@ impl Inner {
         if !container.record.borrow().state.may_live() {
             return Ok(());
         }
-        self.send_signal(container, libc_signal::KILL, true).await?;
+        self.send_signal(container, SIGKILL, true).await?;
         let mut record = container.record.subscribe();
         let ended = record.wait_for(|record| !record.state.may_live());
         match tokio::time::timeout(KILL_TIMEOUT, ended).await {
@@ -158,8 +160,8 @@ impl Inner {
     }
 
     async fn kill_by_cgroup(&self, container: &Container) -> Result<()> {
-        let group = self.cgroups.open(&container.record.borrow().cgroup);
-        blocking(move || group.kill(libc_signal::KILL).map_err(Error::from)).await
+        let group = self.cgroups.open(&container.record.borrow().cgroup)?;
+        blocking(move || group.kill(rustix::process::Signal::KILL).map_err(Error::from)).await
     }
 
     /// Asks the shim to end; one that does not is killed.
@@ -170,8 +172,8 @@ impl Inner {
             let _ = shim.call_within(&Request::Shutdown, &[], SHIM_TIMEOUT).await;
         }
         let Some(pid) = pid else { return Ok(()) };
-        let id = sandbox.id.clone();
-        blocking(move || super::shims::end(pid, &id, SHIM_TIMEOUT)).await?;
+        super::shims::end(pid, &sandbox.id, SHIM_TIMEOUT).await?;
+        self.shims.remove_group(&sandbox.id)?;
         self.change_sandbox(sandbox, |record| record.shim_pid = None)
     }
 
@@ -196,11 +198,10 @@ impl Inner {
             let record = sandbox.record.borrow();
             (record.owns_cgroup, record.cgroup.clone())
         };
-        if !owned {
-            return Ok(());
-        }
+        // Where the parent is the client's, only the init's group is ours.
+        let ours = if owned { path } else { self.init_cgroup(sandbox) };
         let cgroups = self.cgroups.clone();
-        blocking(move || cgroups.remove(&path).map_err(Error::from)).await
+        blocking(move || cgroups.remove(&ours).map_err(Error::from)).await
     }
 
     /// Kills and forgets a container.
@@ -245,10 +246,4 @@ impl Inner {
         let path = container.record.borrow().cgroup.clone();
         blocking(move || cgroups.remove(&path).map_err(Error::from)).await
     }
-}
-
-/// The one signal that this file sends.
-mod libc_signal {
-    /// SIGKILL
-    pub const KILL: i32 = 9;
 }

@@ -1,0 +1,231 @@
+//! Making a container: root filesystem, user, OCI spec, plan, cgroup, log; then
+//! all of that goes to the shim in one frame.
+
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
+
+use corten_base::ContainerId;
+use corten_image::Image;
+use corten_kernel::cgroup;
+use corten_protocol::frame::{CgroupFds, Refusal, Reply, Request, Stdio};
+use corten_spec::request::ContainerConfig;
+use tokio::sync::watch;
+
+use super::launch::Plan;
+use super::prepare::Prepared;
+use super::sandbox::wait_made;
+use super::{Inner, blocking, realtime_ns};
+use crate::error::{Error, Kind, Result};
+use crate::record::ContainerRecord;
+use crate::state::{ContainerEvent, ContainerState, Next, SandboxState};
+use crate::table::{Claim, Container, Sandbox};
+use crate::view::ProcessUser;
+
+impl Inner {
+    /// Makes a container, or joins the work on one with the same metadata.
+    pub(super) async fn create_container(
+        self: &Arc<Self>,
+        sandbox: &Arc<Sandbox>,
+        config: ContainerConfig,
+    ) -> Result<Arc<Container>> {
+        check_ready(sandbox)?;
+        let image = self.image(sandbox, &config)?;
+        let container = Arc::new(self.new_container(sandbox, config, &image)?);
+        match self.table.claim_container(&container) {
+            Claim::New => {
+                let inner = self.clone();
+                let made = container.clone();
+                tokio::spawn(async move { inner.make_container(&made, &image).await });
+                wait_made(&container.made).await?;
+                Ok(container)
+            }
+            Claim::Taken(there) => {
+                wait_made(&there.made).await?;
+                let state = there.record.borrow().state;
+                // A retry of the same request finds its container as it left it.
+                if state == ContainerState::Created {
+                    return Ok(there);
+                }
+                Err(taken(&there))
+            }
+        }
+    }
+
+    fn image(&self, sandbox: &Sandbox, config: &ContainerConfig) -> Result<Arc<Image>> {
+        self.images.find(&sandbox.namespace, &config.image).ok_or_else(|| {
+            Error::new(
+                Kind::NotFound,
+                format!("image {:?} is not on this node: pull it first", config.image),
+            )
+        })
+    }
+
+    fn new_container(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        config: ContainerConfig,
+        image: &Image,
+    ) -> Result<Container> {
+        let id = ContainerId::from_random(corten_kernel::random::bytes());
+        let log_path = self.log_path(sandbox, &config)?;
+        let config = Arc::new(config);
+        let stop_signal = stop_signal(&config, image);
+        let record = ContainerRecord {
+            id: id.clone(),
+            sandbox: sandbox.id.clone(),
+            namespace: sandbox.namespace.clone(),
+            config: config.clone(),
+            state: ContainerState::Creating,
+            created_at_ns: realtime_ns(),
+            started_at_ns: 0,
+            finished_at_ns: 0,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            image_id: image.id,
+            image_ref: image.digests.first().map_or_else(|| image.id.to_string(), |digest| digest.to_string()),
+            layers: image.layers.clone(),
+            cgroup: format!("{}/{id}", sandbox.record.borrow().cgroup),
+            log_path,
+            resources: config.resources.clone(),
+            user: ProcessUser::default(),
+            stop_signal,
+            pid: None,
+        };
+        Ok(Container {
+            id,
+            sandbox: sandbox.clone(),
+            config,
+            record: watch::Sender::new(record),
+            made: watch::Sender::new(None),
+            operation: tokio::sync::Mutex::new(()),
+            plan: Mutex::new(None),
+        })
+    }
+
+    async fn make_container(self: &Arc<Self>, container: &Arc<Container>, image: &Arc<Image>) {
+        let outcome = match self.build_container(container, image).await {
+            Ok(()) => self.move_container(container, ContainerEvent::HandedOver, |_| {}).map(|_| ()),
+            Err(error) => Err(error),
+        };
+        let Err(error) = outcome else {
+            container.made.send_replace(Some(Ok(())));
+            return;
+        };
+        if let Ok(Next::Undo) = self.move_container(container, ContainerEvent::CreateFailed, |_| {})
+            && let Err(undo) = self.clear_container(container).await
+        {
+            tracing::error!(container = %container.id, error = %undo, "unable to undo a container");
+        }
+        self.table.forget_container(container);
+        let error = error.during(format!("unable to create container {:?}", container.config.name));
+        container.made.send_replace(Some(Err(error)));
+    }
+
+    async fn build_container(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        image: &Arc<Image>,
+    ) -> Result<()> {
+        self.journal.make_container_dir(&container.sandbox.id, &container.id)?;
+        self.journal.save_container(&container.record.borrow())?;
+        self.hand_over(container, image).await
+    }
+
+    /// Prepares everything and gives it to the shim. Also what a solo
+    /// container that is started again goes through.
+    pub(super) async fn hand_over(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        image: &Arc<Image>,
+    ) -> Result<()> {
+        let shim = self.shim_of(container)?;
+        let (prepared, log) = tokio::join!(self.prepare(container, image), self.open_log(container));
+        let Prepared { plan, resources, user } = prepared?;
+        let log = log?;
+        let entry = self.make_cgroup(container, resources).await?;
+        container.keep_plan(plan.bytes.clone());
+        container.record.send_modify(|record| record.user = user);
+        let config = &container.config;
+        let request = Request::Create {
+            container: container.id.clone(),
+            stdio: Stdio {
+                terminal: config.tty,
+                stdin: config.stdin,
+                stdin_once: config.stdin_once,
+                log: log.is_some(),
+                hand_over: false,
+            },
+            cgroup: CgroupFds {
+                into: entry.into.is_some(),
+                kill: entry.kill.is_some(),
+                procs: entry.procs.len() as u8,
+                oom: entry.oom.is_some(),
+            },
+        };
+        let Plan { memfd, fds: plan_fds, .. } = plan;
+        let mut fds = vec![memfd.as_fd()];
+        fds.extend(log.as_ref().map(AsFd::as_fd));
+        let of_cgroup = entry.into.iter().chain(&entry.kill).chain(&entry.procs).chain(&entry.oom);
+        fds.extend(of_cgroup.map(AsFd::as_fd));
+        fds.extend(plan_fds.iter().map(AsFd::as_fd));
+        match shim.call(&request, &fds).await?.0 {
+            Reply::Done => Ok(()),
+            Reply::Refused(Refusal::Full) => Err(Error::new(
+                Kind::ResourceExhausted,
+                "the pod has as many containers as its shim can hold",
+            )),
+            other => Err(Error::internal(format!("the shim refused the container: {other:?}"))),
+        }
+    }
+
+    async fn open_log(&self, container: &Container) -> Result<Option<std::fs::File>> {
+        let path = container.record.borrow().log_path.clone();
+        if path.is_empty() {
+            return Ok(None);
+        }
+        super::logs::open(path.into()).await.map(Some)
+    }
+
+    async fn make_cgroup(
+        &self,
+        container: &Container,
+        resources: cgroup::Resources,
+    ) -> Result<cgroup::Entry> {
+        let cgroups = self.cgroups.clone();
+        let path = container.record.borrow().cgroup.clone();
+        blocking(move || Ok(cgroups.create(&path, &resources)?.entry()?)).await
+    }
+}
+
+fn check_ready(sandbox: &Sandbox) -> Result<()> {
+    let state = sandbox.record.borrow().state;
+    if state == SandboxState::Ready {
+        return Ok(());
+    }
+    Err(Error::precondition(format!(
+        "unable to create a container in sandbox {}: it is not ready",
+        sandbox.id.short()
+    )))
+}
+
+/// What was asked for, else the image's, else SIGTERM.
+fn stop_signal(config: &ContainerConfig, image: &Image) -> i32 {
+    const SIGTERM: i32 = 15;
+    if config.stop_signal != 0 {
+        return config.stop_signal;
+    }
+    corten_spec::signal::parse(&image.config.stop_signal).unwrap_or(SIGTERM)
+}
+
+fn taken(there: &Container) -> Error {
+    let state = there.record.borrow().state;
+    Error::new(
+        Kind::AlreadyExists,
+        format!(
+            "container {:?} exists already in its pod as {} ({state:?}): remove it, or ask with another attempt",
+            there.config.name,
+            there.id.short()
+        ),
+    )
+}
