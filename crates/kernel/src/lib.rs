@@ -17,6 +17,7 @@ pub mod overlay;
 pub mod process;
 pub mod random;
 pub mod rooted;
+pub mod stream;
 pub(crate) mod sys;
 
 pub use error::{Context, Error, Result};

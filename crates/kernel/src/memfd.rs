@@ -28,7 +28,8 @@ pub fn sealed(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
     .context("make", object)?;
     let mut rest = bytes;
     while !rest.is_empty() {
-        match rustix::io::write(&fd, rest) {
+        // By position, so that whoever reads it as a stream begins at 0.
+        match rustix::io::pwrite(&fd, rest, (bytes.len() - rest.len()) as u64) {
             Ok(count) => rest = &rest[count..],
             Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::new("write", object(), errno)),

@@ -1,1 +1,4 @@
-//! Placeholder, replaced by the first commit of this crate.
+//! The monitor of one pod.
+#![forbid(unsafe_code)]
+
+mod log;
