@@ -114,7 +114,11 @@ impl Hierarchies {
             unified.controllers = known(&root.read("cgroup.controllers")?);
         }
         if found.v1.is_empty() && found.unified.is_none() {
-            return Err(Error::new("find", "a cgroup hierarchy in /proc/self/mountinfo", Errno::NOENT));
+            return Err(Error::new(
+                "find",
+                "a cgroup hierarchy in /proc/self/mountinfo",
+                Errno::NOENT,
+            ));
         }
         Ok(found)
     }

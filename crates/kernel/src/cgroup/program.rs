@@ -156,7 +156,13 @@ mod tests {
         }
     }
 
-    fn rule(allow: bool, kind: DeviceKind, major: u32, minor: Option<u32>, rights: &str) -> DeviceRule {
+    fn rule(
+        allow: bool,
+        kind: DeviceKind,
+        major: u32,
+        minor: Option<u32>,
+        rights: &str,
+    ) -> DeviceRule {
         DeviceRule {
             allow,
             kind,

@@ -238,9 +238,8 @@ fn number(text: &str) -> u64 {
 }
 
 fn pids(group: &Group) -> Result<Option<Pids>> {
-    let directory = group
-        .controller_v1(Controller::Pids)
-        .or_else(|| group.controller_v2(Controller::Pids));
+    let directory =
+        group.controller_v1(Controller::Pids).or_else(|| group.controller_v2(Controller::Pids));
     let Some(directory) = directory else { return Ok(None) };
     let Some(current) = directory.read_optional("pids.current")? else { return Ok(None) };
     let limit = directory.read("pids.max")?.parse().ok();
@@ -388,7 +387,8 @@ mod tests {
 
     #[test]
     fn disks() {
-        let v1 = io_v1("8:0 Read 10\n8:0 Write 20\n8:0 Total 30\nTotal 30", "8:0 Read 1\n8:16 Write 2");
+        let v1 =
+            io_v1("8:0 Read 10\n8:0 Write 20\n8:0 Total 30\nTotal 30", "8:0 Read 1\n8:16 Write 2");
         let one = Io { major: 8, read_bytes: 10, written_bytes: 20, reads: 1, ..Io::default() };
         let two = Io { major: 8, minor: 16, writes: 2, ..Io::default() };
         assert_eq!(v1, [one, two]);
@@ -398,7 +398,8 @@ mod tests {
     #[test]
     fn stalls() {
         let text = "some avg10=1.25 avg60=0.00 avg300=12.00 total=77\n";
-        let some = PressureLine { average_10: 125, average_300: 1200, total_us: 77, ..Default::default() };
+        let some =
+            PressureLine { average_10: 125, average_300: 1200, total_us: 77, ..Default::default() };
         assert_eq!(pressure(text), Pressure { some, full: PressureLine::default() });
     }
 

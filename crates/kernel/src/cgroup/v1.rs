@@ -105,7 +105,8 @@ fn write_in_some_order(group: &Directory, settings: &[(&str, String)]) -> Result
         group.write(file, value)?;
         // A period that came late may have changed what was written before.
         if *file == "cpu.cfs_period_us"
-            && let Some((file, quota)) = settings.iter().find(|(file, _)| *file == "cpu.cfs_quota_us")
+            && let Some((file, quota)) =
+                settings.iter().find(|(file, _)| *file == "cpu.cfs_quota_us")
         {
             group.write(file, quota)?;
         }

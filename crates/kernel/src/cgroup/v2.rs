@@ -5,9 +5,9 @@ use rustix::io::Errno;
 use super::devices::{self, DeviceRule};
 use super::file::Directory;
 use super::hierarchy::{Controller, Unified, delegated};
-use super::{bpf, program};
 use super::resources::{IoLimitKind, Resources};
 use super::v1::{check_usage, checked_name, part_ends, set_cpuset, unsupported};
+use super::{bpf, program};
 use crate::{Context as _, Error, Result};
 
 /// Makes a group and its parents, and hands the controllers down to it.
@@ -207,7 +207,8 @@ pub(super) fn set_pids(group: &Directory, resources: &Resources) -> Result<()> {
 
 fn set_hugepages(group: &Directory, resources: &Resources) -> Result<()> {
     for page in &resources.hugepage_limits {
-        let value = if page.limit > i64::MAX as u64 { "max".into() } else { page.limit.to_string() };
+        let value =
+            if page.limit > i64::MAX as u64 { "max".into() } else { page.limit.to_string() };
         let size = checked_name(group, &page.page_size)?;
         match group.try_write(&format!("hugetlb.{size}.max"), &value) {
             Ok(()) => {}
@@ -267,9 +268,7 @@ pub(super) fn set_devices(group: &Directory, rules: &[DeviceRule]) -> Result<()>
         [only] if only.allow && only.is_total() => {
             bpf::detach(&directory).context("remove", object)
         }
-        rules => {
-            bpf::replace(&directory, &program::assemble(rules)).context("attach", object)
-        }
+        rules => bpf::replace(&directory, &program::assemble(rules)).context("attach", object),
     }
 }
 
