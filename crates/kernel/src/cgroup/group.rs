@@ -138,7 +138,7 @@ impl Group {
     /// Removes the group of an exec, with what its processes made below it.
     pub fn remove_exec_child(&self, name: &str) -> Result<()> {
         let Ok(unified) = self.unified() else { return Ok(()) };
-        remove::tree(&unified.child(v1::checked_name(&unified, name)?))
+        remove::trees(&[unified.child(v1::checked_name(&unified, name)?)])
     }
 
     /// The processes of this group and of all groups below it.

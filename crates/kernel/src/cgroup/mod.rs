@@ -110,12 +110,7 @@ impl Cgroups {
     /// gone already is no error. Processes must have left: nothing is killed.
     pub fn remove(&self, path: &str) -> Result<()> {
         let path = checked(path)?;
-        let mut outcome = Ok(());
-        for directory in self.directories(path) {
-            let removed = remove::tree(&directory);
-            outcome = outcome.and(removed);
-        }
-        outcome
+        remove::trees(&self.directories(path))
     }
 
     fn group(&self, path: &str) -> Group {

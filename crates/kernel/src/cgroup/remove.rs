@@ -8,23 +8,33 @@ use rustix::io::Errno;
 use super::file::Directory;
 use crate::{Error, Result};
 
-/// How long a group that is still busy is tried again: its last process may be
-/// dead and not yet out of it.
+/// How long groups that are still busy are tried again: their last process may
+/// be dead and not yet out of them.
 const BUSY_MAX: Duration = Duration::from_millis(500);
 
-/// Removes a group and all below it; done when nothing is there.
-pub(super) fn tree(directory: &Directory) -> Result<()> {
+/// Removes these groups and all below them; done when nothing is there.
+/// Goes on after an error, and returns the first.
+pub(super) fn trees(directories: &[Directory]) -> Result<()> {
+    let deadline = Instant::now() + BUSY_MAX;
+    let mut outcome = Ok(());
+    for directory in directories {
+        let removed = tree(directory, deadline);
+        outcome = outcome.and(removed);
+    }
+    outcome
+}
+
+fn tree(directory: &Directory, deadline: Instant) -> Result<()> {
     match one(directory) {
         Ok(()) => return Ok(()),
         // Groups below, or processes: the second try tells.
         Err(Errno::BUSY | Errno::NOTEMPTY) => {}
         Err(errno) => return Err(error(directory, errno)),
     }
-    let deadline = Instant::now() + BUSY_MAX;
     let mut pause = Duration::from_millis(1);
     loop {
         for name in directory.children()? {
-            tree(&directory.child(&name))?;
+            tree(&directory.child(&name), deadline)?;
         }
         match one(directory) {
             Ok(()) => return Ok(()),
