@@ -1,0 +1,11 @@
+//! What developers of Corten run: `cargo xtask <command>`. One file for each
+//! command. Nothing here is needed at run time.
+
+#![forbid(unsafe_code)]
+
+pub mod build;
+pub mod setup;
+pub mod shell;
+pub mod test;
+pub mod tidy;
+pub mod vm;

@@ -1,0 +1,114 @@
+//! `cargo xtask setup`: what the tests need of a Debian machine, installed as
+//! far as it is missing.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell;
+
+/// Debian packages, and a file by which each is known to be there.
+const PACKAGES: &[(&str, &str)] = &[
+    ("busybox-static", "/bin/busybox"),
+    ("containernetworking-plugins", "/usr/lib/cni/bridge"),
+    ("crun", "/usr/bin/crun"),
+    ("docker-registry", "/usr/bin/docker-registry"),
+    ("iptables", "/usr/sbin/iptables"),
+    ("nftables", "/usr/sbin/nft"),
+    ("nginx-light", "/usr/sbin/nginx"),
+    ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
+    ("runc", "/usr/sbin/runc"),
+    // C parts of dependencies (ring, zstd) in the check for aarch64.
+    ("gcc-aarch64-linux-gnu", "/usr/bin/aarch64-linux-gnu-gcc"),
+    ("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/stdio.h"),
+];
+
+/// The package that depends on Debian's present kernel for virtual machines.
+const KERNEL: &str = "linux-image-cloud-amd64";
+
+/// The command.
+pub fn main(arguments: &[String]) -> Result<()> {
+    if !arguments.is_empty() {
+        bail!("usage: cargo xtask setup");
+    }
+    packages()?;
+    targets()?;
+    kernel()
+}
+
+fn packages() -> Result<()> {
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(_, file)| !PathBuf::from(file).exists())
+        .map(|(package, _)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("installing {}", missing.join(" "));
+    apt_update()?;
+    let mut apt = shell::program("apt-get", ["install", "--yes", "--no-install-recommends"]);
+    apt.args(missing).env("DEBIAN_FRONTEND", "noninteractive");
+    // Packages with services must not start them.
+    apt.env("RUNLEVEL", "1");
+    shell::run(&mut apt)
+}
+
+fn apt_update() -> Result<()> {
+    shell::run(&mut shell::program("apt-get", ["update", "--quiet=2"]))
+}
+
+/// Targets of the compiler. Without rustup, what is missing is passed over:
+/// the build and the tests say what they do without.
+fn targets() -> Result<()> {
+    let musl = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    for target in [musl.as_str(), "aarch64-unknown-linux-gnu"] {
+        if shell::has_target(target) {
+            continue;
+        }
+        if !shell::has("rustup") {
+            eprintln!("xtask: no target {target}, and no rustup to add it");
+            continue;
+        }
+        shell::run(&mut shell::program("rustup", ["target", "add", target]))?;
+    }
+    Ok(())
+}
+
+/// Where the virtual machine's kernel is unpacked; it is not installed.
+pub fn kernel_directory() -> PathBuf {
+    shell::target().join("vm/root")
+}
+
+fn kernel() -> Result<()> {
+    let root = kernel_directory();
+    if root.join("boot").exists() || std::env::consts::ARCH != "x86_64" {
+        return Ok(());
+    }
+    let download = shell::target().join("vm/download");
+    fs::create_dir_all(&download).context("unable to make target/vm/download")?;
+    let package = match kernel_package() {
+        Ok(package) => package,
+        Err(_) => apt_update().and_then(|()| kernel_package())?,
+    };
+    println!("fetching {package}");
+    shell::run(shell::program("apt-get", ["download", &package]).current_dir(&download))?;
+    let archive = fs::read_dir(&download)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get download left no package")?;
+    // Unpacked beside and renamed: an interrupted run leaves no half of it.
+    let partial = root.with_extension("partial");
+    let _ = fs::remove_dir_all(&partial);
+    shell::run(shell::program("dpkg-deb", ["--extract"]).arg(&archive).arg(&partial))?;
+    fs::rename(&partial, &root).context("unable to rename the unpacked kernel")?;
+    fs::remove_dir_all(&download).context("unable to remove target/vm/download")
+}
+
+fn kernel_package() -> Result<String> {
+    let depends = ["depends", "--no-recommends", "--no-suggests", KERNEL];
+    let text = shell::output(&mut shell::program("apt-cache", depends))?;
+    let found = text.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+    found.map(str::to_owned).with_context(|| format!("apt knows no package {KERNEL}"))
+}

@@ -1,0 +1,80 @@
+//! Running programs, and where things lie.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The workspace's root directory.
+pub fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
+}
+
+/// Where cargo puts what it builds.
+pub fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => root().join(directory),
+        None => root().join("target"),
+    }
+}
+
+/// A program that will run in the workspace's root.
+pub fn program<S: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(name);
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Cargo, the one that runs us.
+pub fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let name = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    program(&name, arguments)
+}
+
+/// Runs a program, which must succeed; shows what it prints.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("unable to start {}", name(command)))?;
+    if !status.success() {
+        bail!("{} failed: {status}", name(command));
+    }
+    Ok(())
+}
+
+/// Runs a program, which must succeed, and returns what it prints; its
+/// messages are shown.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("unable to start {}", name(command)))?;
+    if !output.status.success() {
+        bail!("{} failed: {}", name(command), output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{} printed no text", name(command)))
+}
+
+/// Whether a program is to be had.
+pub fn has(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(more).any(|directory| directory.join(name).is_file())
+}
+
+/// Whether the standard library of a target is installed.
+pub fn has_target(target: &str) -> bool {
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
+    let asked = ["--print", "target-libdir", "--target", target];
+    let printed = program(&rustc, asked).stderr(Stdio::null()).output();
+    printed.is_ok_and(|output| {
+        output.status.success()
+            && Path::new(String::from_utf8_lossy(&output.stdout).trim()).exists()
+    })
+}
+
+/// How a program is called, for messages.
+fn name(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,6 @@
+//! placeholder
+use anyhow::Result;
+/// x
+pub fn main(_: &[String]) -> Result<()> {
+    Ok(())
+}
