@@ -199,3 +199,63 @@ pub unsafe fn execve(
         Ok(_) => Errno::IO,
     }
 }
+
+/// A copy of a descriptor, not below `first`, closed by execve.
+pub fn dup_above(fd: RawFd, first: RawFd) -> Result<RawFd, Errno> {
+    // SAFETY: takes numbers.
+    check(unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, first) })
+        .map(|fd| fd as RawFd)
+}
+
+/// A copy of a descriptor at this very number, kept by execve.
+pub fn dup_onto(fd: RawFd, place: RawFd) -> Result<(), Errno> {
+    // SAFETY: takes numbers; what lay at `place` is the caller's to close.
+    check(unsafe { libc::syscall(libc::SYS_dup3, fd, place, 0) }).map(drop)
+}
+
+/// Blocks every signal of this thread; returns the mask before.
+pub fn block_signals() -> Result<u64, Errno> {
+    let (all, mut before) = (u64::MAX, 0u64);
+    // SAFETY: the kernel's signal sets have 64 bits.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const all,
+            &raw mut before,
+            8usize,
+        )
+    })?;
+    Ok(before)
+}
+
+/// Sets this thread's signal mask.
+pub fn restore_signals(mask: u64) {
+    let none = std::ptr::null_mut::<u64>();
+    // SAFETY: as above. It cannot fail with valid pointers.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const mask,
+            none,
+            8usize,
+        )
+    };
+}
+
+/// Gives every signal its default action and unblocks all.
+pub fn default_signals() -> Result<(), Errno> {
+    // Zeroes are SIG_DFL with no flags and an empty mask on every machine,
+    // whatever the order of the fields.
+    let action = [0u64; 8];
+    let none = std::ptr::null_mut::<u64>();
+    for signal in (1..=64).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        // SAFETY: `action` is at least as large as the kernel's `sigaction`.
+        check(unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), none, 8usize)
+        })?;
+    }
+    restore_signals(0);
+    Ok(())
+}

@@ -85,7 +85,7 @@ impl Child {
 
     /// Lets a child go on that waits at `AwaitStart` or `AwaitHooks`.
     pub fn release(&self) -> Result<(), Errno> {
-        sync::release(self.sync.as_fd())
+        sync::tell(self.sync.as_fd(), sync::GO)
     }
 
     /// The pidfd, when nothing more is expected on the socket.

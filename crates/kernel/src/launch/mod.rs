@@ -8,10 +8,24 @@
 //! when the command runs.
 
 mod child;
+mod copy_up;
+mod execute;
+mod files;
+mod hook;
+mod init;
+mod mounts;
+mod path;
+mod settings;
 mod spawn;
+mod start;
 mod step;
 mod sync;
+mod walk;
 
 pub use child::{Child, Message};
+use settings::{raise_limit, write_oom_score_adj};
 pub use spawn::{Join, Launch, STEP_BEFORE, spawn};
 pub use step::*;
+
+#[cfg(test)]
+mod tests;

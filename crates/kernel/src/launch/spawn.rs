@@ -1,12 +1,19 @@
 //! From the parent's side: clone the child, move it into its cgroups.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use corten_base::limits::FRAME_FDS_MAX;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 
 use super::child::Child;
+use super::settings::decimal;
+use super::start;
 use super::step::{NamespaceKind, Step};
-use super::sync;
+use super::sync::{self, Word};
+use super::walk::clone_flag;
+use crate::sys;
 
 /// The step index that stands for what happens before the first step: closing
 /// descriptors, joining namespaces, the second clone.
@@ -59,6 +66,11 @@ pub struct Launch<'a, S> {
     pub procs: &'a [BorrowedFd<'a>],
 }
 
+impl<S> Launch<'_, S> {
+    /// How many descriptors a command can inherit beyond stdio.
+    pub const INHERIT_MAX: usize = 16;
+}
+
 /// Starts a child on its way. Errors are of the clone and of the move into the
 /// cgroups; everything later comes as a [`super::Message`]. The caller reaps
 /// the child ([`Child::pid`]) when its pidfd says that it has ended.
@@ -66,9 +78,121 @@ pub fn spawn<'a, S>(launch: &Launch<'a, S>) -> Result<Child, Errno>
 where
     S: Iterator<Item = Step<'a>> + Clone,
 {
-    let _ = launch;
-    let _: (Option<RawFd>, Option<OwnedFd>) = (None, None);
-    let _ = (<OwnedFd as FromRawFd>::from_raw_fd as unsafe fn(RawFd) -> OwnedFd, sync::pair()?);
-    let _ = launch.stdio[0].as_raw_fd();
-    Err(Errno::NOSYS)
+    if launch.fds.len() > FRAME_FDS_MAX || launch.inherit.len() > Launch::<S>::INHERIT_MAX {
+        return Err(Errno::TOOBIG);
+    }
+    let (ours, theirs) = sync::pair()?;
+    // A handler of this process must not run in the child.
+    let mask = sys::block_signals()?;
+    let made = match launch.join {
+        Join::Parents => direct(launch, &theirs),
+        Join::Before { .. } | Join::Process { .. } => by_intermediate(launch, &ours, theirs),
+    };
+    sys::restore_signals(mask);
+    let (pid, pidfd) = made?;
+    let child = Child { pid, pidfd, sync: ours };
+    match move_into(launch.procs, pid) {
+        Ok(()) => {}
+        Err(errno) => return Err(undo(&child, errno)),
+    }
+    match sync::tell(child.sync(), sync::CGROUPS) {
+        // It has ended already, and its reason is on the socket.
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(child),
+        Err(errno) => Err(undo(&child, errno)),
+    }
+}
+
+fn direct<'a, S>(launch: &Launch<'a, S>, theirs: &OwnedFd) -> Result<(i32, OwnedFd), Errno>
+where
+    S: Iterator<Item = Step<'a>> + Clone,
+{
+    let flags = launch.new_namespaces.iter().fold(0, |flags, kind| flags | clone_flag(*kind));
+    // SAFETY: `child` allocates nothing, takes no lock and does not unwind.
+    match unsafe { sys::fork(flags as u64, libc::SIGCHLD, launch.cgroup)? } {
+        Some(made) => Ok(made),
+        None => start::child(launch, theirs),
+    }
+}
+
+fn by_intermediate<'a, S>(
+    launch: &Launch<'a, S>,
+    ours: &OwnedFd,
+    theirs: OwnedFd,
+) -> Result<(i32, OwnedFd), Errno>
+where
+    S: Iterator<Item = Step<'a>> + Clone,
+{
+    let user = match launch.join {
+        Join::Parents => false,
+        Join::Before { user, .. } => user.is_some(),
+        Join::Process { user, .. } => user,
+    };
+    let cgroup = if user { launch.cgroup } else { None };
+    // SAFETY: `intermediate` allocates nothing, takes no lock and does not unwind.
+    let Some((_, pidfd)) = (unsafe { sys::fork(0, libc::SIGCHLD, cgroup)? }) else {
+        start::intermediate(launch, &theirs)
+    };
+    drop(theirs);
+    let heard = hear_pid(ours);
+    if heard.is_err() {
+        // It may sit in a frozen cgroup; SIGKILL reaches it there as well.
+        let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+    reap(&pidfd)?;
+    let pid = heard?;
+    // Nobody but us can reap the child, so the number is still its own.
+    Ok((pid, sys::pidfd_open(pid)?))
+}
+
+/// The intermediate has nothing to wait for, so this is a matter of the time
+/// that two system calls take, unless its cgroup is frozen.
+const INTERMEDIATE_SECONDS_MAX: i64 = 5;
+
+fn hear_pid(ours: &OwnedFd) -> Result<i32, Errno> {
+    let timeout = Timespec { tv_sec: INTERMEDIATE_SECONDS_MAX, tv_nsec: 0 };
+    loop {
+        match poll(&mut [PollFd::new(ours, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Err(Errno::TIMEDOUT),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        match sync::listen(ours.as_fd()) {
+            Ok(Some((Word::Pid(pid), _))) => return Ok(pid),
+            Ok(Some((Word::Failed { errno, .. }, _))) => {
+                return Err(Errno::from_raw_os_error(errno));
+            }
+            Ok(Some(_)) => return Err(Errno::PROTO),
+            Ok(None) => return Err(Errno::CHILD),
+            Err(Errno::AGAIN) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn reap(pidfd: &OwnedFd) -> Result<(), Errno> {
+    loop {
+        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Err(Errno::INTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Moves the child into v1 cgroups: the one thing that may take time (a grace
+/// period, on the first write after a quiet spell).
+fn move_into(procs: &[BorrowedFd<'_>], pid: i32) -> Result<(), Errno> {
+    let mut digits = [0u8; 12];
+    let text = decimal(&mut digits, i64::from(pid));
+    for file in procs {
+        rustix::io::pwrite(file, text, 0)?;
+    }
+    Ok(())
+}
+
+/// Ends and reaps a child that cannot go on.
+fn undo(child: &Child, errno: Errno) -> Errno {
+    let killed = rustix::process::pidfd_send_signal(child.pidfd(), Signal::KILL);
+    match killed.and_then(|()| reap(&child.pidfd)) {
+        Ok(()) | Err(_) => errno,
+    }
 }

@@ -91,23 +91,29 @@ pub(super) fn send_master(socket: BorrowedFd<'_>, master: BorrowedFd<'_>) -> Res
     Ok(())
 }
 
-/// Child: waits for the parent's byte. A parent that is gone is an error.
-pub(super) fn await_release(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+/// The parent has moved the child into its cgroups.
+pub(super) const CGROUPS: u8 = 1;
+/// The parent says: go on.
+pub(super) const GO: u8 = 2;
+
+/// Child: waits for this word of the parent; others are passed over. A parent
+/// that is gone is an error.
+pub(super) fn await_word(socket: BorrowedFd<'_>, word: u8) -> Result<(), Errno> {
     let mut byte = [0u8; 1];
     loop {
         match rustix::net::recv(socket, &mut byte[..], RecvFlags::empty()) {
             Ok((0, _)) => return Err(Errno::CONNRESET),
-            Ok(_) => return Ok(()),
-            Err(Errno::INTR) => {}
+            Ok(_) if byte == [word] => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
     }
 }
 
-/// Parent: lets the child go on.
-pub(super) fn release(socket: BorrowedFd<'_>) -> Result<(), Errno> {
-    rustix::net::send(socket, &[1], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
-    Ok(())
+/// Parent: says a word to the child.
+pub(super) fn tell(socket: BorrowedFd<'_>, word: u8) -> Result<(), Errno> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    rustix::net::send(socket, &[word], flags).map(drop)
 }
 
 /// Parent: one word, and the descriptor that came with it; `Ok(None)` at the

@@ -1,0 +1,216 @@
+//! The child's first moves, before its first step: quiet, alone with the
+//! descriptors that it needs, and in the namespaces it is to be born into.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use corten_base::limits::FRAME_FDS_MAX;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::spawn::{Join, Launch, STEP_BEFORE};
+use super::step::Step;
+use super::sync::{self, Word};
+use super::walk::{Walk, clone_flag};
+use super::{raise_limit, write_oom_score_adj};
+use crate::sys;
+
+/// Descriptors that a child keeps on its way.
+pub(super) struct Kept {
+    sync: RawFd,
+    fds: [RawFd; FRAME_FDS_MAX],
+    count: usize,
+    cgroup: Option<RawFd>,
+    first_own: u32,
+}
+
+/// The life of the child that executes the command.
+pub(super) fn child<'a, S>(launch: &Launch<'a, S>, theirs: &OwnedFd) -> !
+where
+    S: Iterator<Item = Step<'a>> + Clone,
+{
+    match quiet().and_then(|()| keep(launch, theirs.as_raw_fd())) {
+        Ok(kept) => walk(launch, &kept, open_proc().ok()),
+        Err(errno) => fail(theirs.as_raw_fd(), errno),
+    }
+}
+
+/// The life of the child that only enters namespaces and makes the real one.
+pub(super) fn intermediate<'a, S>(launch: &Launch<'a, S>, theirs: &OwnedFd) -> !
+where
+    S: Iterator<Item = Step<'a>> + Clone,
+{
+    let kept = match quiet().and_then(|()| keep(launch, theirs.as_raw_fd())) {
+        Ok(kept) => kept,
+        Err(errno) => fail(theirs.as_raw_fd(), errno),
+    };
+    let proc = open_proc().ok();
+    match second(launch, &kept, proc.as_ref()) {
+        Ok(None) => match quiet() {
+            Ok(()) => walk(launch, &kept, proc),
+            Err(errno) => fail(kept.sync, errno),
+        },
+        Ok(Some(pid)) => {
+            // SAFETY: the descriptor was just kept, and is open.
+            let said = sync::say(unsafe { BorrowedFd::borrow_raw(kept.sync) }, Word::Pid(pid));
+            sys::exit(i32::from(said.is_err()))
+        }
+        Err(errno) => fail(kept.sync, errno),
+    }
+}
+
+fn fail(sync: RawFd, errno: Errno) -> ! {
+    // SAFETY: the descriptor is this process's own end of the socket.
+    let sync = unsafe { BorrowedFd::borrow_raw(sync) };
+    let failed = Word::Failed { step: STEP_BEFORE, errno: errno.raw_os_error() };
+    // If nobody listens any more, nobody wants to know.
+    let _ = sync::say(sync, failed);
+    sys::exit(255)
+}
+
+fn walk<'a, S>(launch: &Launch<'a, S>, kept: &Kept, proc: Option<OwnedFd>) -> !
+where
+    S: Iterator<Item = Step<'a>> + Clone,
+{
+    Walk {
+        // SAFETY: the descriptor was just kept, and stays open until execve.
+        sync: unsafe { BorrowedFd::borrow_raw(kept.sync) },
+        fds: kept.fds.get(..kept.count).unwrap_or(&[]),
+        first_own: kept.first_own,
+        proc,
+        root: None,
+        empty: None,
+        prepared: None,
+        umask_set: false,
+    }
+    .run(launch.steps.clone())
+}
+
+fn open_proc() -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(c"/proc", flags, Mode::empty())
+}
+
+/// Not to be looked into, dead with its parent, every signal at its default.
+fn quiet() -> Result<(), Errno> {
+    sys::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
+    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize, 0)?;
+    rustix::process::umask(Mode::empty());
+    sys::default_signals()
+}
+
+/// Puts stdio and what is inherited in their places, and closes everything
+/// else that is not needed on the way.
+fn keep<S>(launch: &Launch<'_, S>, sync: RawFd) -> Result<Kept, Errno> {
+    let first_own = 3 + launch.inherit.len() as RawFd;
+    // What lies where stdio and inherited descriptors go has to move first.
+    let mut kept = Kept {
+        sync: lift(sync, first_own)?,
+        fds: [-1; FRAME_FDS_MAX],
+        count: launch.fds.len(),
+        cgroup: launch.cgroup.map(|fd| lift(fd.as_raw_fd(), first_own)).transpose()?,
+        first_own: first_own as u32,
+    };
+    for (slot, fd) in kept.fds.iter_mut().zip(launch.fds) {
+        *slot = lift(fd.as_raw_fd(), first_own)?;
+    }
+    let mut placed = [-1; 3 + Launch::<()>::INHERIT_MAX];
+    for (slot, fd) in placed.iter_mut().zip(launch.stdio.iter().chain(launch.inherit)) {
+        *slot = lift(fd.as_raw_fd(), first_own)?;
+    }
+    for (place, fd) in (0..first_own).zip(placed) {
+        sys::dup_onto(fd, place)?;
+    }
+    close_others(&kept, launch)?;
+    Ok(kept)
+}
+
+/// A descriptor that is not below `first`: the same, or a copy.
+fn lift(fd: RawFd, first: RawFd) -> Result<RawFd, Errno> {
+    if fd >= first { Ok(fd) } else { sys::dup_above(fd, first) }
+}
+
+/// Closes the gaps between the kept descriptors, from one to the next.
+fn close_others<S>(kept: &Kept, launch: &Launch<'_, S>) -> Result<(), Errno> {
+    let joined = match launch.join {
+        Join::Parents => [None, None],
+        Join::Before { user, pid } => [user, pid].map(|fd| fd.map(|fd| fd.as_raw_fd())),
+        Join::Process { pidfd, .. } => [Some(pidfd.as_raw_fd()), None],
+    };
+    let mut from = kept.first_own;
+    loop {
+        let next = kept
+            .fds
+            .iter()
+            .copied()
+            .chain([kept.sync])
+            .chain(kept.cgroup)
+            .chain(joined.into_iter().flatten())
+            .filter_map(|fd| u32::try_from(fd).ok())
+            .filter(|fd| *fd >= from)
+            .min();
+        match next {
+            Some(next) if next > from => sys::close_range(from, next - 1)?,
+            Some(_) => {}
+            None => return sys::close_range(from, u32::MAX),
+        }
+        from = next.unwrap_or(from) + 1;
+    }
+}
+
+/// Enters the namespaces and makes the real child, which is the parent's.
+/// None in that child, its pid in the intermediate.
+fn second<'a, S>(
+    launch: &Launch<'a, S>,
+    kept: &Kept,
+    proc: Option<&OwnedFd>,
+) -> Result<Option<i32>, Errno>
+where
+    S: Iterator<Item = Step<'a>> + Clone,
+{
+    // In a user namespace limits can no longer be raised, nor oom_score_adj be
+    // written by a process that cannot be looked into. Both are inherited; the
+    // steps themselves report what was refused.
+    for step in launch.steps.clone() {
+        match (step, proc) {
+            (Step::Rlimit { resource, hard, .. }, _) => raise_limit(resource, hard),
+            (Step::OomScoreAdj { value }, Some(proc)) => {
+                use std::os::fd::AsFd;
+                let _ = write_oom_score_adj(proc.as_fd(), value);
+            }
+            _ => {}
+        }
+    }
+    let in_user = match launch.join {
+        Join::Parents => false,
+        Join::Before { user, pid } => {
+            // First the PID namespace, where it is not the user namespace's own.
+            if let Some(user) = user {
+                sys::setns(user, libc::CLONE_NEWUSER)?;
+            }
+            if let Some(pid) = pid {
+                sys::setns(pid, libc::CLONE_NEWPID)?;
+            }
+            user.is_some()
+        }
+        Join::Process { pidfd, user } => {
+            let all = libc::CLONE_NEWNS
+                | libc::CLONE_NEWNET
+                | libc::CLONE_NEWIPC
+                | libc::CLONE_NEWUTS
+                | libc::CLONE_NEWPID
+                | libc::CLONE_NEWCGROUP;
+            sys::setns(pidfd, if user { all | libc::CLONE_NEWUSER } else { all })?;
+            user
+        }
+    };
+    let flags = launch.new_namespaces.iter().fold(libc::CLONE_PARENT, |flags, kind| {
+        flags | clone_flag(*kind)
+    });
+    // Who entered a user namespace may not choose a cgroup any more, and was
+    // put into it by the parent.
+    // SAFETY: the descriptor was kept, and is open.
+    let cgroup = kept.cgroup.filter(|_| !in_user).map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
+    // SAFETY: the child walks its steps, which is made for this.
+    let forked = unsafe { sys::fork(flags as u64, 0, cgroup)? };
+    Ok(forked.map(|(pid, _)| pid))
+}

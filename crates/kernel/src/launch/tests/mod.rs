@@ -1,0 +1,9 @@
+//! Launches of real processes, with busybox as the image. They need root.
+
+mod bench;
+mod container;
+mod failures;
+mod join;
+mod kit;
+mod terminal;
+mod user;
