@@ -78,9 +78,9 @@ pub const XATTR_BYTES_MAX: usize = 256 << 10;
 /// Pieces of data in one sparse file of a layer (CVE-2025-58183).
 pub const SPARSE_PIECES_MAX: usize = 1 << 20;
 /// Bytes of what is written down about one layer.
-pub const LAYER_METADATA_BYTES_MAX: u64 = 64 << 20;
-/// Bytes of the paths of a layer's implied parent directories.
-pub const IMPLIED_PATHS_BYTES_MAX: usize = 32 << 20;
+pub const LAYER_METADATA_BYTES_MAX: u64 = 128 << 20;
+/// Bytes of the paths of a layer's directories, which are held while it is unpacked.
+pub const LAYER_DIRECTORY_PATHS_BYTES_MAX: usize = 64 << 20;
 /// Entries looked at for the usage of one snapshot; beyond, it is a lower bound.
 pub const USAGE_ENTRIES_MAX: u64 = 4 << 20;
 
@@ -102,3 +102,15 @@ pub const POD_PORTS_MAX: usize = 4096;
 
 /// Bytes of a cgroup's file that are read (`cgroup.procs` is the longest).
 pub const CGROUP_FILE_BYTES_MAX: u64 = 4 << 20;
+/// Calls under way on one connection.
+pub const GRPC_STREAMS_MAX: u32 = 1024;
+/// Bytes of a call, or of a connection, that may be under way unread.
+pub const GRPC_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes of one piece of a stream (archives, output of an exec).
+pub const GRPC_CHUNK_BYTES: usize = 64 << 10;
+/// Entries of a log that are sent in one message.
+pub const LOG_BATCH_ENTRIES_MAX: usize = 256;
+/// Lines from the end of a log that can be asked for.
+pub const LOG_TAIL_LINES_MAX: u32 = 1 << 20;
+/// Bytes of a seccomp profile in a file.
+pub const SECCOMP_PROFILE_BYTES_MAX: usize = 1 << 20;

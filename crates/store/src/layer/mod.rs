@@ -15,6 +15,7 @@ pub use unpack::{Unpack, UnpackedLayer};
 
 use crate::blob::parse_hex;
 use crate::error::{Error, IoContext, Result};
+use crate::snapshot::extra_layers;
 use crate::trash::Trash;
 
 /// What [`crate::Store::begin_layer`] finds.
@@ -228,6 +229,13 @@ impl Layers {
                 self.trash.discard(&self.dir.join(digest.hex()))?;
             }
             gone.insert(digest);
+        }
+        if !gone.is_empty() {
+            for (path, layers) in extra_layers(&self.dir)? {
+                if layers.iter().any(|digest| gone.contains(digest)) {
+                    self.trash.discard(&path)?;
+                }
+            }
         }
         drop(state);
         Ok(gone.len())

@@ -88,8 +88,12 @@ impl Chains {
 
     fn get(&self, layers: &[Digest]) -> Result<Chain> {
         let key = key(layers);
-        if let Some(chain) = self.known().get(&key) {
-            return Ok(*chain);
+        // The extra layer goes when one of the layers is collected.
+        let extra = || self.layers.dir().join(extra_name(&key)).exists();
+        if let Some(chain) = self.known().get(&key).copied()
+            && (!chain.corrected || extra())
+        {
+            return Ok(chain);
         }
         let chain = self.work_out(layers, &key)?;
         let mut known = self.known();

@@ -8,6 +8,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use corten_base::{ContainerId, Digest};
 
+pub(crate) use chain::extra_layers;
 pub(crate) use overlay::Overlayfs;
 pub use usage::Usage;
 

@@ -1,4 +1,22 @@
 //! Tar archives, unpacked while they are hashed.
+//!
+//! What is accepted: ustar, old tar, PAX (global headers, too), GNU long names
+//! and base-256 numbers, sparse files of GNU and of PAX 0.0, 0.1 and 1.0. A
+//! name with `..` is refused. Links that lie on the way to an entry are
+//! followed as if the layer were the whole world, as other engines do: an
+//! absolute one begins at the layer's root and `..` stops there, so nothing is
+//! made outside, whatever the archive says. Of several entries with one name
+//! the last stays.
+
+mod entry;
+mod header;
+mod make;
+mod pax;
+mod sparse;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tree;
 
 use std::io::Read;
 use std::path::Path;
@@ -6,12 +24,17 @@ use std::path::Path;
 use corten_base::Digest;
 use corten_base::limits::{LAYER_BYTES_MAX, LAYER_ENTRIES_MAX};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use entry::Entries;
+use stream::Stream;
+use tree::Tree;
 
 /// How much of an archive is accepted; tests set smaller ones.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
+    /// Of file content, and of the size of a sparse file.
     pub(crate) bytes: u64,
+    /// Implied directories included.
     pub(crate) entries: u64,
 }
 
@@ -34,6 +57,27 @@ pub(crate) struct Summary {
     pub(crate) implied: Vec<Vec<u8>>,
 }
 
-pub(crate) fn extract(_reader: impl Read, _tree: &Path, _limits: &Limits) -> Result<Summary> {
-    Err(crate::Error::bad_archive("the extractor is being written"))
+/// Unpacks an archive into the empty directory `tree`, whose parent directory
+/// is used for what is replaced on the way.
+pub(crate) fn extract(reader: impl Read, tree: &Path, limits: &Limits) -> Result<Summary> {
+    // Headers and padding come on top of content; nothing honest doubles it.
+    let budget = limits.bytes.saturating_mul(2).saturating_add(1 << 20);
+    let mut stream = Stream::new(reader, budget);
+    let mut entries = Entries::new();
+    let mut tree = Tree::open(tree, limits.entries)?;
+    let mut bytes = 0u64;
+    while let Some(entry) = entries.next(&mut stream)? {
+        bytes = bytes.saturating_add(entry.data);
+        if bytes > limits.bytes {
+            return Err(Error::bad_archive(format!(
+                "its files hold more than {} bytes",
+                limits.bytes
+            )));
+        }
+        make::make(&mut tree, &entry, &mut stream, limits)?;
+        stream.skip_padding(entry.data)?;
+    }
+    let digest = stream.finish()?;
+    let (entries, implied) = tree.finish()?;
+    Ok(Summary { digest, bytes, entries, implied })
 }
