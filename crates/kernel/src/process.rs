@@ -1,6 +1,7 @@
 //! Processes: descriptors of them, signals to them, their ends; and clocks.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -111,6 +112,24 @@ pub fn monotonic() -> Duration {
 fn nanoseconds(clock: ClockId) -> i64 {
     let now = clock_gettime(clock);
     now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
+}
+
+/// A descriptor (below 64) that this process was started with, to be owned
+/// from now on; close-on-exec. Each is given once, the second time it is
+/// `EBADF`. Only for the very start, before anything else opens descriptors.
+pub fn inherited(number: i32) -> Result<OwnedFd> {
+    static GIVEN: AtomicU64 = AtomicU64::new(0);
+    let bit = u32::try_from(number).ok().and_then(|number| 1u64.checked_shl(number)).unwrap_or(0);
+    if bit == 0 || GIVEN.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+        return Err(Error::new("use", format!("descriptor {number}"), Errno::BADF));
+    }
+    // SAFETY: fcntl only looks at the number; what is not open is EBADF.
+    let code = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if code < 0 {
+        return Err(Error::new("use", format!("descriptor {number}"), last_errno()));
+    }
+    // SAFETY: it is open, and by the contract above nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Orphaned descendants become our children, instead of the host's init's.

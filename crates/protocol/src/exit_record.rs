@@ -75,6 +75,12 @@ impl ExitRecord {
     }
 }
 
+/// The records of a file that make sense, in the order in which they were
+/// written. See [`ExitRecord::read_all`] for those that do not.
+pub fn parse(file: &[u8]) -> impl Iterator<Item = ExitRecord> + '_ {
+    ExitRecord::read_all(file).filter_map(Result::ok)
+}
+
 #[cfg(test)]
 mod tests {
     use corten_base::ExecId;

@@ -1,4 +1,21 @@
-//! The monitor of one pod.
+//! The monitor of one pod: parent of every init and exec in it, owner of their
+//! streams, writer of their logs, recorder of their ends.
+//!
+//! One control thread waits for everything at once and touches no foreign
+//! filesystem; one log thread writes the logs, and may hang with their disk.
+//! What is decided was decided by the daemon; the shim executes plans.
 #![forbid(unsafe_code)]
 
+mod daemon;
+mod hooks;
+mod launching;
+mod life;
 mod log;
+mod output;
+mod process;
+mod requests;
+mod setup;
+mod shim;
+mod table;
+
+pub use setup::run;

@@ -1,0 +1,252 @@
+//! What happens to processes: news of children on their way, ends, deadlines.
+
+use std::io::Write;
+use std::time::Duration;
+
+use corten_kernel::launch::Message;
+use corten_kernel::process::{self, End};
+use corten_protocol::exit_record::ExitRecord;
+use corten_protocol::frame::{Event, Exit, LaunchFailure, Refusal, Reply};
+use corten_protocol::plan::HookPoint;
+
+use crate::log::{Stream, Task};
+use crate::process::{Cgroup, Ending, Process, Serial, errno_of};
+use crate::shim::Shim;
+use crate::table::{self, Next, State};
+
+/// How long the end of a process may wait for its last output to be written:
+/// a log disk that hangs must not hide that a container has ended.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Shim {
+    /// A child on its way has said something.
+    pub(crate) fn hear(&mut self, serial: Serial) {
+        while let Some(index) = self.position(serial) {
+            let process = &mut self.processes[index];
+            let Some(child) = &process.child else { return };
+            match child.read_message() {
+                Ok(None) => return,
+                Ok(Some(Message::Created)) => self.reached_start(index),
+                Ok(Some(Message::HookPoint { .. })) => {
+                    self.run_hooks(index, HookPoint::CreateRuntime, 0, None);
+                }
+                Ok(Some(Message::Warning { step, errno })) => {
+                    let target = process.target.clone();
+                    self.tell(Event::Warning { target, step, errno });
+                }
+                Ok(Some(Message::Failed { step, errno })) => {
+                    process.failure.get_or_insert(LaunchFailure { step, errno });
+                }
+                Ok(Some(Message::ConsoleMaster(master))) => {
+                    self.add_output(serial, Stream::Out, master);
+                }
+                Ok(Some(Message::Closed)) | Err(_) => self.fell_silent(index),
+            }
+        }
+    }
+
+    fn reached_start(&mut self, index: usize) {
+        let process = &mut self.processes[index];
+        let Next::Go(next) = process.state.on(table::Event::ReachedStart) else { return };
+        process.state = next;
+        let event = Event::Created { container: process.target.container.clone(), pid: process.pid };
+        self.tell(event);
+        if next == State::Starting {
+            self.release(index);
+        }
+    }
+
+    /// Lets a waiting child go on. If that cannot be said to it, it has died,
+    /// which the reaper will see.
+    pub(crate) fn release(&mut self, index: usize) {
+        if let Some(child) = &self.processes[index].child {
+            let _ = child.release();
+        }
+    }
+
+    /// Nothing more will come from a child: it has failed, it was killed, or
+    /// its command runs.
+    fn fell_silent(&mut self, index: usize) {
+        let process = &mut self.processes[index];
+        let Some(child) = process.child.take() else { return };
+        let _ = self.poll.remove(child.sync());
+        process.pidfd = Some(child.into_pidfd());
+        let waiting = process.awaits_start
+            && matches!(process.state, State::Creating | State::CreatingToStart | State::Created);
+        if process.failure.is_some() || waiting {
+            return;
+        }
+        if let Next::Go(next) = process.state.on(table::Event::CommandRuns) {
+            process.state = next;
+            process.started_ns = process::realtime_ns();
+            self.run_hooks(index, HookPoint::PostStart, 0, None);
+        }
+    }
+
+    /// The command runs, and its hooks are done: whoever asked for it is told.
+    pub(crate) fn report_running(&mut self, index: usize) {
+        let process = &mut self.processes[index];
+        let Some(starter) = process.starter.take() else { return };
+        let fds = if process.stdio.hand_over {
+            process.streams.duplicates(process.stdio.terminal)
+        } else {
+            Ok(Vec::new())
+        };
+        let (pid, at_ns) = (process.pid, process.started_ns);
+        match fds {
+            Ok(fds) => self.reply(starter, Reply::Running { pid, at_ns }, fds),
+            Err(errno) => {
+                // Out of descriptors: nobody could ever read what it says.
+                process.kill_all();
+                self.refuse(starter, Refusal::System { errno: errno.raw_os_error() });
+            }
+        }
+    }
+
+    /// Takes all children that have ended. Orphans that we were given are
+    /// among them; nobody asks about those.
+    pub(crate) fn reap(&mut self) {
+        while let Ok(Some((pid, end))) = process::reap_any() {
+            let by_pid =
+                |process: &Process| process.pid == pid && process.pidfd().is_some();
+            let found = self.processes.iter().find(|process| by_pid(process));
+            match found.map(|process| process.serial) {
+                Some(serial) => {
+                    self.hear(serial);
+                    self.process_ended(serial, end);
+                }
+                None => self.hook_ended(pid, end),
+            }
+        }
+    }
+
+    fn process_ended(&mut self, serial: Serial, end: End) {
+        let Some(index) = self.position(serial) else { return };
+        if self.processes[index].child.is_some() {
+            // A descendant of the child still holds its socket.
+            self.fell_silent(index);
+        }
+        let process = &mut self.processes[index];
+        process.pidfd = None;
+        let Next::Go(next) = process.state.on(table::Event::ProcessEnded) else { return };
+        process.state = next;
+        if let Some(hook) = process.hook.as_ref().filter(|hook| hook.point != HookPoint::PostStop) {
+            // What it was to prepare is gone; its end is seen by the reaper.
+            let _ = process::pidfd_send_signal(hook.child.pidfd(), crate::process::SIGKILL);
+        }
+        self.look_for_oom(serial);
+        let process = &mut self.processes[index];
+        process.exit = Some(Exit {
+            code: end.code(),
+            oom_killed: process.cgroup.oom_killed,
+            timed_out: process.timed_out,
+            at_ns: process::realtime_ns(),
+        });
+        let deadline = process::monotonic() + OUTPUT_TIMEOUT;
+        process.ending = Some(Ending { drained: [false; 2], marked: false, deadline });
+        self.drain_ending(serial);
+    }
+
+    /// The last output is written (or will not be in time): the end is
+    /// recorded and told.
+    pub(crate) fn output_written(&mut self, serial: Serial) {
+        let Some(index) = self.position(serial) else { return };
+        let process = &mut self.processes[index];
+        let Next::Go(next) = process.state.on(table::Event::OutputWritten) else { return };
+        process.state = next;
+        process.ending = None;
+        process.cgroup = Cgroup::default();
+        process.streams.stdin = None;
+        for output in &mut process.streams.outputs {
+            output.take_if(|output| !output.logged);
+        }
+        let exit = process.exit.unwrap_or(Exit {
+            code: 0,
+            oom_killed: false,
+            timed_out: false,
+            at_ns: process::realtime_ns(),
+        });
+        let (target, failure) = (process.target.clone(), process.failure);
+        let starter = process.starter.take();
+        let record =
+            ExitRecord { target: target.clone(), started_ns: process.started_ns, exit, failure };
+        // The file lies on tmpfs. If it is full, there is still the daemon.
+        let _ = self.given.exits.write_all(&record.encode());
+        self.close_log_if_done(index);
+        let is_exec = target.exec.is_some();
+        match failure {
+            Some(failure) => {
+                if let Some(starter) = starter {
+                    self.refuse(starter, Refusal::Launch(failure));
+                }
+                if is_exec {
+                    // Nobody was told that it ever was.
+                    self.processes.remove(index);
+                } else {
+                    self.tell(Event::Failed { target, failure });
+                }
+            }
+            None => {
+                if let Some(starter) = starter {
+                    self.refuse(starter, Refusal::WrongPhase(State::Ended.phase()));
+                }
+                self.tell(Event::Exited { target, exit });
+            }
+        }
+    }
+
+    /// The log of a container is closed when the container and its streams
+    /// have ended.
+    pub(crate) fn close_log_if_done(&mut self, index: usize) {
+        let process = &mut self.processes[index];
+        if process.state == State::Ended && process.stdio.log && !process.streams.is_logging() {
+            self.given.queue.push(Task::Close { log: process.serial });
+        }
+    }
+
+    /// The kernel may have killed something for want of memory.
+    pub(crate) fn look_for_oom(&mut self, serial: Serial) {
+        let Some(index) = self.position(serial) else { return };
+        if self.processes[index].cgroup.look_for_oom() {
+            let container = self.processes[index].target.container.clone();
+            self.tell(Event::OutOfMemory { container });
+        }
+    }
+
+    /// Kills what has run out of time, and stops waiting for hung log disks.
+    pub(crate) fn act_on_deadlines(&mut self, now: Duration) {
+        let mut late = Vec::new();
+        for process in &mut self.processes {
+            let passed = |deadline: Option<Duration>| deadline.is_some_and(|deadline| deadline <= now);
+            if passed(process.deadline) && !process.timed_out && process.state.is_alive() {
+                process.timed_out = true;
+                process.kill_all();
+            }
+            if let Some(hook) = &mut process.hook
+                && passed(hook.deadline)
+            {
+                hook.deadline = None;
+                let _ = process::pidfd_send_signal(hook.child.pidfd(), crate::process::SIGKILL);
+            }
+            if passed(process.ending.as_ref().map(|ending| ending.deadline)) {
+                late.push(process.serial);
+            }
+        }
+        for serial in late {
+            self.output_written(serial);
+        }
+    }
+
+    /// A launch that did not even begin.
+    pub(crate) fn never_launched(&mut self, serial: Serial, errno: i32) {
+        let Some(index) = self.position(serial) else { return };
+        let process = &mut self.processes[index];
+        process.failure.get_or_insert(LaunchFailure { step: LaunchFailure::CLONE, errno });
+        self.process_ended(serial, End::Killed(crate::process::SIGKILL));
+    }
+
+    /// As [`Self::never_launched`], for errors of the standard library.
+    pub(crate) fn never_launched_io(&mut self, serial: Serial, error: &std::io::Error) {
+        self.never_launched(serial, errno_of(error).raw_os_error());
+    }
+}

@@ -1,0 +1,15 @@
+//! The program `corten-shim`: the monitor of one pod, started by `cortend`.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    match corten_shim::run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("corten-shim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! One process that the shim launched: a container's init, or an exec.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use corten_kernel::launch::Child;
+use corten_kernel::memfd::Mapped;
+use corten_kernel::{Errno, process};
+use corten_protocol::frame::{CgroupFds, Event, Exit, LaunchFailure, Stdio, Target};
+use corten_protocol::plan::HookPoint;
+
+use crate::daemon::Asker;
+use crate::log::{LogId, Stream};
+use crate::table::State;
+
+/// A process's number in this shim; never used twice.
+pub type Serial = LogId;
+
+/// One process.
+pub struct Process {
+    /// Its number.
+    pub serial: Serial,
+    /// Who it is to the daemon.
+    pub target: Target,
+    /// Where it stands.
+    pub state: State,
+    /// What the daemon wants of its streams.
+    pub stdio: Stdio,
+    /// Its streams.
+    pub streams: Streams,
+    /// Its cgroup.
+    pub cgroup: Cgroup,
+    /// Its pid, or 0 before the launch.
+    pub pid: i32,
+    /// The child on its way, as long as it has something to say.
+    pub child: Option<Child>,
+    /// The process afterwards, until it was reaped.
+    pub pidfd: Option<OwnedFd>,
+    /// Its plan stops at `AwaitStart`.
+    pub awaits_start: bool,
+    /// When its command began, nanoseconds since 1970, or 0.
+    pub started_ns: i64,
+    /// Why its launch failed.
+    pub failure: Option<LaunchFailure>,
+    /// How it ended.
+    pub exit: Option<Exit>,
+    /// Who waits for it to run.
+    pub starter: Option<Asker>,
+    /// When to kill it (monotonic), and whether that was done.
+    pub deadline: Option<Duration>,
+    /// It was killed because its time was up.
+    pub timed_out: bool,
+    /// How its last output gets into the log.
+    pub ending: Option<Ending>,
+    /// The plan, as long as it has hooks that the shim runs.
+    pub hooks: Option<HookSource>,
+    /// The hook that runs.
+    pub hook: Option<RunningHook>,
+}
+
+/// Waiting for the last output.
+pub struct Ending {
+    /// What was in stdout and stderr at the end has gone to the log thread.
+    pub drained: [bool; 2],
+    /// The log thread was asked to say when it is written.
+    pub marked: bool,
+    /// Until when (monotonic).
+    pub deadline: Duration,
+}
+
+/// What hooks are run from.
+pub struct HookSource {
+    /// The plan.
+    pub plan: Mapped,
+    /// The mount namespace in which they run.
+    pub mounts: Option<OwnedFd>,
+}
+
+/// A hook that runs.
+pub struct RunningHook {
+    /// Its process; none while the next is to be started.
+    pub child: Child,
+    /// Which.
+    pub point: HookPoint,
+    /// Its index among those of its point.
+    pub index: usize,
+    /// When to kill it (monotonic).
+    pub deadline: Option<Duration>,
+    /// Who asked for a Delete that waits for it.
+    pub deleter: Option<Asker>,
+}
+
+/// Our ends of a process's streams.
+#[derive(Default)]
+pub struct Streams {
+    /// The writing end of stdin.
+    pub stdin: Option<OwnedFd>,
+    /// The reading ends of stdout and stderr; a terminal's master is stdout.
+    pub outputs: [Option<Output>; 2],
+}
+
+/// Our end of one output stream.
+pub struct Output {
+    /// The descriptor.
+    pub fd: OwnedFd,
+    /// It goes to the log.
+    pub logged: bool,
+    /// It is in the set of what the control thread waits for.
+    pub watched: bool,
+}
+
+impl Streams {
+    /// Our end of one output stream.
+    pub fn output(&mut self, stream: Stream) -> Option<&mut Output> {
+        self.outputs[stream as usize].as_mut()
+    }
+
+    /// Duplicates for the daemon, in the order of [`Stdio::hand_over`].
+    pub fn duplicates(&self, terminal: bool) -> Result<Vec<OwnedFd>, Errno> {
+        let outputs = self.outputs.iter().flatten().filter(|output| !output.logged);
+        let stdin = self.stdin.iter().filter(|_| !terminal);
+        stdin
+            .chain(outputs.map(|output| &output.fd))
+            .map(|fd| fd.try_clone().map_err(|error| errno_of(&error)))
+            .collect()
+    }
+
+    /// There is output that goes to the log and has not ended.
+    pub fn is_logging(&self) -> bool {
+        self.outputs.iter().flatten().any(|output| output.logged)
+    }
+}
+
+/// The descriptors of a process's cgroup.
+#[derive(Default)]
+pub struct Cgroup {
+    /// Directory in the v2 hierarchy.
+    pub into: Option<OwnedFd>,
+    /// `cgroup.kill`.
+    pub kill: Option<File>,
+    /// `cgroup.procs` of v1 groups.
+    pub procs: Vec<OwnedFd>,
+    /// The counter of out-of-memory kills.
+    pub oom: Option<File>,
+    /// What that counter was when last looked at.
+    pub oom_kills: u64,
+    /// It was raised since the beginning.
+    pub oom_killed: bool,
+}
+
+impl Cgroup {
+    /// Takes the counted descriptors; none if they are not all there.
+    pub fn take(counted: CgroupFds, fds: &mut impl Iterator<Item = OwnedFd>) -> Option<Self> {
+        let mut next = |there: bool| if there { fds.next().map(Some) } else { Some(None) };
+        let into = next(counted.into)?;
+        let kill = next(counted.kill)?.map(File::from);
+        let mut procs = Vec::with_capacity(counted.procs.into());
+        for _ in 0..counted.procs {
+            procs.push(next(true)??);
+        }
+        let oom = next(counted.oom)?.map(File::from);
+        let mut cgroup = Self { into, kill, procs, oom, oom_kills: 0, oom_killed: false };
+        cgroup.oom_kills = cgroup.read_oom_kills();
+        Some(cgroup)
+    }
+
+    /// Looks whether the kernel has killed for want of memory since the last look.
+    pub fn look_for_oom(&mut self) -> bool {
+        let kills = self.read_oom_kills();
+        let raised = kills > self.oom_kills;
+        self.oom_kills = kills;
+        self.oom_killed |= raised;
+        raised
+    }
+
+    /// `oom_kill <n>` is a line of `memory.events` and of `memory.oom_control`.
+    fn read_oom_kills(&self) -> u64 {
+        let Some(file) = &self.oom else { return 0 };
+        let mut text = [0u8; 512];
+        let length = file.read_at(&mut text, 0).unwrap_or(0);
+        let value = |line: &[u8]| {
+            let digits = line.strip_prefix(b"oom_kill ")?;
+            digits.iter().try_fold(0u64, |sum, digit| match digit {
+                b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+                _ => None,
+            })
+        };
+        text[..length].split(|byte| *byte == b'\n').find_map(value).unwrap_or(0)
+    }
+
+    /// Kills everything in the group, if that can be done at once.
+    pub fn kill_all(&self) -> bool {
+        self.kill.as_ref().is_some_and(|kill| kill.write_at(b"1", 0).is_ok())
+    }
+}
+
+impl Process {
+    /// A process before its launch.
+    pub fn new(serial: Serial, target: Target, state: State, stdio: Stdio) -> Self {
+        Self {
+            serial,
+            target,
+            state,
+            stdio,
+            streams: Streams::default(),
+            cgroup: Cgroup::default(),
+            pid: 0,
+            child: None,
+            pidfd: None,
+            awaits_start: false,
+            started_ns: 0,
+            failure: None,
+            exit: None,
+            starter: None,
+            deadline: None,
+            timed_out: false,
+            ending: None,
+            hooks: None,
+            hook: None,
+        }
+    }
+
+    /// Sends a signal to its first process.
+    pub fn signal(&self, signal: i32) -> Result<(), Errno> {
+        process::pidfd_send_signal(self.pidfd().ok_or(Errno::SRCH)?, signal)
+    }
+
+    /// Kills all of it as well as this shim can: by its cgroup, and its first
+    /// process in any case.
+    pub fn kill_all(&self) {
+        self.cgroup.kill_all();
+        // It may have ended meanwhile: then there is nothing to do.
+        let _ = self.signal(SIGKILL);
+    }
+
+    /// What a list says about it.
+    pub fn present(&self) -> Event {
+        Event::Present {
+            target: self.target.clone(),
+            phase: self.state.phase(),
+            pid: if self.pidfd().is_some() { self.pid } else { 0 },
+            started_ns: self.started_ns,
+            exit: self.exit.filter(|_| self.state == State::Ended),
+            failure: self.failure.filter(|_| self.state == State::Ended),
+        }
+    }
+
+    /// A descriptor of its first process, for others to join.
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.child.as_ref().map(Child::pidfd).or(self.pidfd.as_ref().map(AsFd::as_fd))
+    }
+
+    /// The earliest moment at which something is to be done about it.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let own = self.deadline.filter(|_| !self.timed_out && self.state.is_alive());
+        let ending = self.ending.as_ref().map(|ending| ending.deadline);
+        let hook = self.hook.as_ref().and_then(|hook| hook.deadline);
+        [own, ending, hook].into_iter().flatten().min()
+    }
+}
+
+/// The signal that cannot be refused.
+pub const SIGKILL: i32 = 9;
+
+/// The errno of an error that came from the kernel.
+pub fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Borrows many descriptors.
+pub fn borrow(fds: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
+    fds.iter().map(AsFd::as_fd).collect()
+}

@@ -1,0 +1,288 @@
+//! What the daemon asks.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use corten_base::limits::{POD_CONTAINERS_MAX, POD_EXECS_MAX};
+use corten_base::ContainerId;
+use corten_kernel::{Errno, mount, process, stream};
+use corten_protocol::frame::{
+    CgroupFds, PodNamespaces, Refusal, Reply, Request, Stdio, Target, VERSION,
+};
+use corten_protocol::plan::HookPoint;
+
+use crate::daemon::Asker;
+use crate::launching::Handed;
+use crate::log::Task;
+use crate::process::{Process, SIGKILL, errno_of};
+use crate::shim::Shim;
+use crate::table::{Event, Next, State};
+
+/// Where the pod's /dev/shm lies in the shim's mount namespace.
+const SHM: &str = "/shm";
+
+type Answer = Result<Option<Reply>, Refusal>;
+
+impl Shim {
+    /// Takes one frame of the daemon, and answers it now or later.
+    pub(crate) fn take_frame(&mut self, connection: u32, frame: &[u8], fds: Vec<OwnedFd>) {
+        match Request::decode(frame) {
+            Ok((number, request)) => {
+                let asker = Asker { connection, request: number };
+                match self.perform(asker, request, fds) {
+                    Ok(Some(reply)) => self.reply(asker, reply, Vec::new()),
+                    Ok(None) => {}
+                    Err(refusal) => self.refuse(asker, refusal),
+                }
+            }
+            Err(_) => {
+                let request = Request::number(frame).unwrap_or(0);
+                self.refuse(Asker { connection, request }, Refusal::Malformed);
+            }
+        }
+    }
+
+    /// Done at once with this reply, or none when the reply comes later.
+    fn perform(&mut self, asker: Asker, request: Request, fds: Vec<OwnedFd>) -> Answer {
+        match request {
+            Request::Hello { version } => Ok(Some(Reply::Hello { version: version.min(VERSION) })),
+            Request::Sandbox { namespaces, shm_bytes, shm_uid, shm_gid } => {
+                self.set_up_pod(namespaces, fds, shm_bytes, [shm_uid, shm_gid])
+            }
+            Request::Namespaces => self.give_namespaces(asker),
+            Request::Create { container, stdio, cgroup } => {
+                self.create(asker, container, stdio, cgroup, fds)
+            }
+            Request::Start { container } => self.start(asker, &container),
+            Request::Exec { container, exec, stdio, timeout_ms, cgroup } => {
+                let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
+                let target = Target { container, exec: Some(exec) };
+                self.exec(asker, Exec { target, stdio, timeout, cgroup }, fds)
+            }
+            Request::Kill { target, signal, all } => self.kill(&target, signal, all),
+            Request::Resize { target, rows, columns } => self.resize(&target, rows, columns),
+            Request::CloseStdin { target } => {
+                let index = self.find(&target)?;
+                self.processes[index].streams.stdin = None;
+                Ok(Some(Reply::Done))
+            }
+            Request::ReopenLog { container } => self.reopen_log(&container, fds),
+            Request::List => {
+                for index in 0..self.processes.len() {
+                    let present = self.processes[index].present();
+                    self.tell(present);
+                }
+                Ok(Some(Reply::Listed))
+            }
+            Request::Delete { target } => self.delete(asker, &target),
+            Request::Shutdown => {
+                self.shutdown = Some(asker);
+                for process in &self.processes {
+                    process.kill_all();
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn set_up_pod(
+        &mut self,
+        namespaces: PodNamespaces,
+        fds: Vec<OwnedFd>,
+        shm_bytes: u64,
+        owner: [u32; 2],
+    ) -> Answer {
+        if self.namespaces.is_some() {
+            return Err(Refusal::Exists);
+        }
+        if fds.len() != namespaces.count() {
+            return Err(Refusal::Malformed);
+        }
+        if shm_bytes > 0 {
+            mount_shm(shm_bytes, owner)
+                .map_err(|error| Refusal::System { errno: error.errno.raw_os_error() })?;
+        }
+        self.namespaces = Some((namespaces, fds));
+        Ok(Some(Reply::Done))
+    }
+
+    fn give_namespaces(&mut self, asker: Asker) -> Answer {
+        let Some((there, fds)) = &self.namespaces else {
+            return Ok(Some(Reply::Namespaces(PodNamespaces::default())));
+        };
+        let there = *there;
+        let copies: Result<Vec<OwnedFd>, _> = fds.iter().map(OwnedFd::try_clone).collect();
+        let copies = copies.map_err(|error| system(&error))?;
+        self.reply(asker, Reply::Namespaces(there), copies);
+        Ok(None)
+    }
+
+    fn create(
+        &mut self,
+        asker: Asker,
+        container: ContainerId,
+        stdio: Stdio,
+        cgroup: CgroupFds,
+        fds: Vec<OwnedFd>,
+    ) -> Answer {
+        let target = Target { container, exec: None };
+        self.check_new(&target, POD_CONTAINERS_MAX)?;
+        let handed = Handed::take(fds, stdio.log, cgroup)?;
+        self.check_join(&handed)?;
+        let serial = self.next_serial();
+        let process = Process::new(serial, target, State::Creating, stdio);
+        self.processes.push(Box::new(process));
+        self.reply(asker, Reply::Done, Vec::new());
+        self.launch(serial, handed);
+        Ok(None)
+    }
+
+    fn start(&mut self, asker: Asker, container: &ContainerId) -> Answer {
+        let index = self.find_init(container)?;
+        let process = &mut self.processes[index];
+        match process.state.on(Event::StartAsked) {
+            Next::Go(next) => {
+                process.state = next;
+                process.starter = Some(asker);
+                if next == State::Starting {
+                    self.release(index);
+                }
+                Ok(None)
+            }
+            Next::Stay | Next::Refuse => Err(match process.failure {
+                Some(failure) => Refusal::Launch(failure),
+                None => Refusal::WrongPhase(process.state.phase()),
+            }),
+        }
+    }
+
+    fn exec(&mut self, asker: Asker, exec: Exec, fds: Vec<OwnedFd>) -> Answer {
+        let Exec { target, stdio, timeout, cgroup } = exec;
+        let index = self.find_init(&target.container)?;
+        let container = &self.processes[index];
+        if container.state.on(Event::ExecAsked) == Next::Refuse {
+            return Err(Refusal::WrongPhase(container.state.phase()));
+        }
+        self.check_new(&target, POD_EXECS_MAX)?;
+        // A log belongs to a container; its execs have no part in it.
+        if stdio.log {
+            return Err(Refusal::Malformed);
+        }
+        let handed = Handed::take(fds, false, cgroup)?;
+        self.check_join(&handed)?;
+        let serial = self.next_serial();
+        let mut process = Process::new(serial, target, State::Starting, stdio);
+        process.starter = Some(asker);
+        process.deadline = timeout.map(|timeout| process::monotonic() + timeout);
+        self.processes.push(Box::new(process));
+        self.launch(serial, handed);
+        Ok(None)
+    }
+
+    /// Not there yet, and not too many: those that have ended and were not
+    /// deleted count like others, so that nothing grows without bound.
+    fn check_new(&self, target: &Target, max: usize) -> Result<(), Refusal> {
+        const ESHUTDOWN: i32 = 108;
+        if self.shutdown.is_some() {
+            return Err(Refusal::System { errno: ESHUTDOWN });
+        }
+        if self.find(target).is_ok() {
+            return Err(Refusal::Exists);
+        }
+        let same_kind = |process: &&Box<Process>| {
+            process.target.exec.is_some() == target.exec.is_some()
+        };
+        if self.processes.iter().filter(same_kind).count() >= max {
+            return Err(Refusal::Full);
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, target: &Target, signal: i32, all: bool) -> Answer {
+        let process = &self.processes[self.find(target)?];
+        if process.state.on(Event::KillAsked) == Next::Refuse {
+            return Err(Refusal::WrongPhase(process.state.phase()));
+        }
+        if all && signal == SIGKILL {
+            process.kill_all();
+            return Ok(Some(Reply::Done));
+        }
+        match process.signal(signal) {
+            Ok(()) => Ok(Some(Reply::Done)),
+            // It has ended, and will be reaped in a moment.
+            Err(Errno::SRCH) => Err(Refusal::WrongPhase(State::Ended.phase())),
+            Err(errno) => Err(Refusal::System { errno: errno.raw_os_error() }),
+        }
+    }
+
+    fn resize(&mut self, target: &Target, rows: u16, columns: u16) -> Answer {
+        const ENOTTY: i32 = 25;
+        let process = &self.processes[self.find(target)?];
+        let master = process.streams.outputs[0].as_ref().filter(|_| process.stdio.terminal);
+        let master = master.ok_or(Refusal::System { errno: ENOTTY })?;
+        stream::resize_terminal(&master.fd, rows, columns)
+            .map_err(|errno| Refusal::System { errno: errno.raw_os_error() })?;
+        Ok(Some(Reply::Done))
+    }
+
+    fn reopen_log(&mut self, container: &ContainerId, fds: Vec<OwnedFd>) -> Answer {
+        let process = &self.processes[self.find_init(container)?];
+        let file = fds.into_iter().next().map(File::from).ok_or(Refusal::Malformed)?;
+        if !process.stdio.log {
+            return Err(Refusal::Malformed);
+        }
+        if process.state == State::Ended && !process.streams.is_logging() {
+            return Err(Refusal::WrongPhase(process.state.phase()));
+        }
+        self.given.queue.push(Task::Open { log: process.serial, file });
+        Ok(Some(Reply::Done))
+    }
+
+    fn delete(&mut self, asker: Asker, target: &Target) -> Answer {
+        let index = self.find(target)?;
+        let process = &mut self.processes[index];
+        if process.state.on(Event::DeleteAsked) == Next::Refuse || process.hook.is_some() {
+            return Err(Refusal::WrongPhase(process.state.phase()));
+        }
+        if process.streams.is_logging() {
+            // Somebody else still holds its pipes; nobody reads them any more.
+            process.streams.outputs = [None, None];
+            self.close_log_if_done(index);
+        }
+        self.run_hooks(index, HookPoint::PostStop, 0, Some(asker));
+        Ok(None)
+    }
+
+    fn find(&self, target: &Target) -> Result<usize, Refusal> {
+        let found = self.processes.iter().position(|process| process.target == *target);
+        found.ok_or(Refusal::Unknown)
+    }
+
+    fn find_init(&self, container: &ContainerId) -> Result<usize, Refusal> {
+        self.find(&Target { container: container.clone(), exec: None })
+    }
+}
+
+/// What an exec asks for.
+struct Exec {
+    target: Target,
+    stdio: Stdio,
+    timeout: Option<Duration>,
+    cgroup: CgroupFds,
+}
+
+/// The pod's /dev/shm: a tmpfs that only the shim and the containers see.
+fn mount_shm(bytes: u64, [uid, gid]: [u32; 2]) -> corten_kernel::Result<()> {
+    let [size, uid, gid] = [bytes.to_string(), uid.to_string(), gid.to_string()];
+    let options = ["mode=1777".to_owned(), format!("size={size}"), format!("uid={uid}"), format!("gid={gid}")];
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let attributes = mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV | mount::MOUNT_ATTR_NOEXEC;
+    let shm = mount::new_filesystem("tmpfs", &options, attributes)?;
+    mount::attach(shm.as_fd(), Path::new(SHM))
+}
+
+fn system(error: &std::io::Error) -> Refusal {
+    Refusal::System { errno: errno_of(error).raw_os_error() }
+}
