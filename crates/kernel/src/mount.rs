@@ -2,9 +2,8 @@
 //! attached. (The mounts of a container are made by its own child, see
 //! [`crate::launch`]; here is what daemons need.)
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -200,9 +199,4 @@ fn unescape(field: &[u8]) -> PathBuf {
         }
     }
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
-}
-
-/// A path as a C string; a NUL in it is EINVAL.
-pub(crate) fn c_path(path: &Path) -> std::result::Result<CString, Errno> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)
 }

@@ -26,6 +26,7 @@ pub use child::{Child, Message};
 use settings::{raise_limit, write_oom_score_adj};
 pub use spawn::{Join, Launch, STEP_BEFORE, spawn};
 pub use step::*;
+pub(crate) use walk::clone_flag;
 
 #[cfg(test)]
 mod tests;

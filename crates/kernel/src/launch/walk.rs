@@ -196,7 +196,7 @@ impl<'w> Walk<'w> {
 }
 
 /// The `CLONE_NEW*` flag of a kind.
-pub(super) const fn clone_flag(kind: NamespaceKind) -> libc::c_int {
+pub(crate) const fn clone_flag(kind: NamespaceKind) -> libc::c_int {
     match kind {
         NamespaceKind::Mount => libc::CLONE_NEWNS,
         NamespaceKind::Net => libc::CLONE_NEWNET,
