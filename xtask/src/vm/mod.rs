@@ -213,9 +213,9 @@ pub fn smoke() -> Result<()> {
 pub fn test_program(package: &str) -> Result<PathBuf> {
     let arguments = ["test", "--package", package, "--lib", "--no-run", "--message-format=json"];
     let text = shell::output(&mut shell::cargo(arguments))?;
-    let executables = text.lines().filter_map(|line| {
+    let mut executables = text.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         message.get("executable")?.as_str().map(PathBuf::from)
     });
-    executables.last().with_context(|| format!("cargo built no tests of {package}"))
+    executables.next_back().with_context(|| format!("cargo built no tests of {package}"))
 }
