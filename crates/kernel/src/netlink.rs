@@ -10,5 +10,5 @@ pub mod route;
 mod socket;
 
 pub use message::{Attributes, Message};
-pub use namespace::{NamespaceSet, in_network_namespace, make_namespace_set};
+pub use namespace::{NamespaceSet, in_network_namespace, loopback_up, make_namespace_set};
 pub use socket::{Family, Reply, Socket};

@@ -30,11 +30,20 @@ pub fn make_namespace_set() -> Result<NamespaceSet> {
         // SAFETY: only `UnshareFlags::FILES` would be dangerous.
         unsafe { rustix::thread::unshare_unsafe(flags) }
             .context("make", || "network, IPC and UTS namespaces")?;
-        let mut socket = Socket::open(Family::Route)?;
-        let index = route::link_index(&mut socket, "lo")?.unwrap_or(1);
-        socket.request(vec![route::link_up(index)])?;
+        own_loopback_up()?;
         Ok(NamespaceSet { net: own("net")?, ipc: own("ipc")?, uts: own("uts")? })
     })
+}
+
+/// Brings `lo` up in a network namespace that was made elsewhere.
+pub fn loopback_up(netns: BorrowedFd<'_>) -> Result<()> {
+    in_network_namespace(netns, own_loopback_up)
+}
+
+fn own_loopback_up() -> Result<()> {
+    let mut socket = Socket::open(Family::Route)?;
+    let index = route::link_index(&mut socket, "lo")?.unwrap_or(1);
+    socket.request(vec![route::link_up(index)])
 }
 
 /// Runs `work` inside a network namespace.
