@@ -47,30 +47,28 @@ pub(crate) fn clone_fd(
     rustix::mount::open_tree(fd, c"", flags)
 }
 
-/// A new filesystem instance, detached. `options` are `key` or `key=value`;
-/// `attributes` are `MOUNT_ATTR_*` bits.
-pub fn new_filesystem(fstype: &str, options: &[&str], attributes: u64) -> Result<OwnedFd> {
-    make(fstype, options, attributes)
-        .context("make a filesystem of type", || format!("{fstype} ({})", options.join(",")))
+/// A new filesystem instance, detached. Options without a value have an empty
+/// one. (Of the attributes only what is to be set counts: nothing is set yet.)
+pub fn new_filesystem(
+    fstype: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttributes,
+) -> Result<OwnedFd> {
+    make(fstype, options, attributes.set)
+        .context("make a filesystem of type", || format!("{fstype} ({options:?})"))
 }
 
 fn make(
     fstype: &str,
-    options: &[&str],
+    options: &[(&str, &str)],
     attributes: u64,
 ) -> std::result::Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for option in options {
-        let (key, value) = match option.split_once('=') {
-            Some((key, value)) => (key, Some(value)),
-            None => (*option, None),
-        };
-        match (key, value) {
-            ("ro", None) => rustix::mount::fsconfig_set_flag(context.as_fd(), c"ro")?,
-            (key, Some(value)) => {
-                rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?;
-            }
-            (key, None) => rustix::mount::fsconfig_set_flag(context.as_fd(), key)?,
+    for (key, value) in options {
+        if value.is_empty() {
+            rustix::mount::fsconfig_set_flag(context.as_fd(), *key)?;
+        } else {
+            rustix::mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
         }
     }
     rustix::mount::fsconfig_create(context.as_fd())?;

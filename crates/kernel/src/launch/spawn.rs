@@ -31,7 +31,7 @@ pub enum Join<'a> {
     Before {
         /// The user namespace.
         user: Option<BorrowedFd<'a>>,
-        /// The PID namespace.
+        /// The PID namespace, or a pidfd of a process in it.
         pid: Option<BorrowedFd<'a>>,
     },
     /// All of a running process, except its time namespace: an exec in a container.

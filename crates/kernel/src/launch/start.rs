@@ -183,12 +183,13 @@ where
     let in_user = match launch.join {
         Join::Parents => false,
         Join::Before { user, pid } => {
-            // First the PID namespace, where it is not the user namespace's own.
-            if let Some(user) = user {
-                sys::setns(user, libc::CLONE_NEWUSER)?;
-            }
+            // First the PID namespace: it may be given by the pidfd of a process
+            // that cannot be looked into from within the user namespace.
             if let Some(pid) = pid {
                 sys::setns(pid, libc::CLONE_NEWPID)?;
+            }
+            if let Some(user) = user {
+                sys::setns(user, libc::CLONE_NEWUSER)?;
             }
             user.is_some()
         }

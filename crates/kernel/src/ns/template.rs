@@ -1,7 +1,7 @@
 //! The mount namespace in which shims live: next to nothing in it, so that
 //! copying it costs next to nothing.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -12,7 +12,7 @@ use super::{on_thread, own};
 use crate::launch::{MountAttributes, NamespaceKind};
 use crate::mount::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, attach,
-    new_filesystem, open_tree, set_attributes,
+    new_filesystem, open_tree, open_tree_at, set_attributes,
 };
 use crate::{Context, Result, sys};
 
@@ -20,23 +20,24 @@ use crate::{Context, Result, sys};
 /// `/proc` and the host's `/sys` (without both, a container in a user
 /// namespace may not mount its own), the shim's program as a read-only bind at
 /// `/corten-shim`, and the empty directories `/root` and `/shm`.
-pub fn small_mount_namespace(shim_program: &Path) -> Result<OwnedFd> {
+pub fn small_mount_namespace(shim_program: BorrowedFd<'_>) -> Result<OwnedFd> {
     on_thread(|| {
+        // The clone has to be made where the program was opened.
+        let program = open_tree_at(shim_program, false)?;
         sys::unshare(libc::CLONE_FS | libc::CLONE_NEWNS)
             .context("make", || "a mount namespace for shims")?;
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         rustix::mount::mount_change(c"/", private).context("make private", || "/")?;
-        let program = open_tree(shim_program, false)?;
-        let binary = MountAttributes {
-            set: MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
-            clear: 0,
-            recursive: false,
-        };
+        let binary = only(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
         set_attributes(program.as_fd(), binary, None, None)?;
         let sys = open_tree(Path::new("/sys"), true)?;
         let all = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-        let proc = new_filesystem("proc", &["source=proc"], all)?;
-        let root = new_filesystem("tmpfs", &["source=corten", "mode=755", "size=64k"], 0)?;
+        let proc = new_filesystem("proc", &[("source", "proc")], only(all))?;
+        let root = new_filesystem(
+            "tmpfs",
+            &[("source", "corten"), ("mode", "755"), ("size", "64k")],
+            only(0),
+        )?;
         for name in ["proc", "sys", "root", "shm"] {
             rustix::fs::mkdirat(&root, name, Mode::from_raw_mode(0o755))
                 .context("make", || name)?;
@@ -50,10 +51,14 @@ pub fn small_mount_namespace(shim_program: &Path) -> Result<OwnedFd> {
         attach(program.as_fd(), Path::new("/corten-shim"))?;
         let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .context("open", || "/")?;
-        let readonly = MountAttributes { set: all & !MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY, clear: 0, recursive: false };
+        let readonly = only(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
         set_attributes(root.as_fd(), readonly, None, None)?;
         own(NamespaceKind::Mount)
     })
+}
+
+fn only(set: u64) -> MountAttributes {
+    MountAttributes { set, clear: 0, recursive: false }
 }
 
 fn become_root(root: &OwnedFd) -> Result<()> {
