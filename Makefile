@@ -3,7 +3,7 @@
 PREFIX ?= /usr/local
 XTASK := cargo xtask
 
-.PHONY: help demo test full conformance bench build install clean
+.PHONY: help linker demo test full conformance bench build install clean
 
 help:
 	@echo 'make demo         see Corten at work, on a bare Debian machine'
@@ -14,24 +14,28 @@ help:
 	@echo 'make build        target/dist: cortend, corten, corten-shim'
 	@echo 'make install      into DESTDIR and PREFIX ($(PREFIX))'
 
-demo:
+# Rust brings no linker.
+linker:
+	@command -v cc >/dev/null || { apt-get update -qq && apt-get install -y --no-install-recommends gcc libc6-dev; }
+
+demo: linker
 	$(XTASK) demo
 
-test:
+test: linker
 	$(XTASK) setup
 	$(XTASK) test
 
 full: test
 	$(XTASK) conformance
 
-conformance:
+conformance: linker
 	$(XTASK) setup
 	$(XTASK) conformance
 
-bench:
+bench: linker
 	$(XTASK) bench
 
-build:
+build: linker
 	$(XTASK) build
 
 # The shim lies beside the daemon, which looks for it there.

@@ -63,18 +63,24 @@ const BANS: &[Ban] = &[
 const LEFTOVERS: &[&str] = &["FIXME", "XXX", "TODO"];
 
 pub fn check() -> Result<Vec<String>> {
-    let mut findings = Vec::new();
+    let mut files = Vec::new();
     for directory in ["crates", "xtask", "tests"] {
-        let mut files = Vec::new();
         list(&shell::root().join(directory), &mut files)?;
-        for path in files {
-            let name = path.strip_prefix(shell::root()).unwrap_or(&path).display().to_string();
-            let source =
-                std::fs::read_to_string(&path).with_context(|| format!("unable to read {name}"))?;
-            findings.extend(check_file(&name, &source));
-        }
     }
-    Ok(findings)
+    let mut sources = Vec::new();
+    for path in files {
+        let name = path.strip_prefix(shell::root()).unwrap_or(&path).display().to_string();
+        let source =
+            std::fs::read_to_string(&path).with_context(|| format!("unable to read {name}"))?;
+        sources.push((name, source));
+    }
+    let test_modules: Vec<String> =
+        sources.iter().flat_map(|(name, source)| text::test_modules(name, source)).collect();
+    let findings = sources.iter().flat_map(|(name, source)| {
+        let is_test = test_modules.iter().any(|module| name.starts_with(module));
+        check_file(name, source, is_test)
+    });
+    Ok(findings.collect())
 }
 
 fn list(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
@@ -97,7 +103,8 @@ fn list(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn check_file(name: &str, source: &str) -> Vec<String> {
+/// `is_test`: the whole file is compiled for tests only.
+fn check_file(name: &str, source: &str, is_test: bool) -> Vec<String> {
     let mut findings = Vec::new();
     let lines = source.lines().count();
     if lines > LINES_MAX {
@@ -110,7 +117,7 @@ fn check_file(name: &str, source: &str) -> Vec<String> {
     if is_root && !name.starts_with(UNSAFE_HOME) && !source.contains("#![forbid(unsafe_code)]") {
         findings.push(format!("{name}: no `#![forbid(unsafe_code)]`"));
     }
-    let test_from = text::tests_start(name, source);
+    let test_from = if is_test { 0 } else { text::tests_start(name, source) };
     for (at, (code, whole)) in text::code(source).iter().zip(source.lines()).enumerate() {
         let place = format!("{name}:{}", at + 1);
         if text::has_word(code, "unsafe") && !name.starts_with(UNSAFE_HOME) {
@@ -138,13 +145,15 @@ mod tests {
     #[test]
     fn findings() {
         let good = "//! Good.\n#![forbid(unsafe_code)]\nfn f() {} // .unwrap()\n\
-                    #[cfg(test)]\nmod tests { fn g() { x.unwrap() } }\n";
-        assert_eq!(check_file("crates/a/src/lib.rs", good), Vec::<String>::new());
+                    #[cfg(test)]\nmod tests {\nfn g() { x.unwrap() }\n}\n";
+        assert_eq!(check_file("crates/a/src/lib.rs", good, false), Vec::<String>::new());
         let bad = "fn f() { x.unwrap(); }\n// FIXME\nunsafe fn g() {}\n";
-        let found = check_file("crates/a/src/lib.rs", bad);
+        let found = check_file("crates/a/src/lib.rs", bad, false);
         assert_eq!(found.len(), 5, "{found:#?}");
-        assert!(check_file("crates/kernel/src/a.rs", "//! A.\nunsafe fn g() {}\n").is_empty());
+        assert!(
+            check_file("crates/kernel/src/a.rs", "//! A.\nunsafe fn g() {}\n", false).is_empty()
+        );
         let long = format!("//! Long.\n{}", "\n".repeat(600));
-        assert_eq!(check_file("crates/a/src/b.rs", &long).len(), 1);
+        assert_eq!(check_file("crates/a/src/b.rs", &long, false).len(), 1);
     }
 }

@@ -84,12 +84,32 @@ fn word_character(character: char) -> bool {
 /// The line from which a file holds tests only: 0 for a file of tests. Tests
 /// stand at the end of a file.
 pub fn tests_start(name: &str, source: &str) -> usize {
-    let whole =
-        name.starts_with("tests/") || name.contains("/tests/") || name.ends_with("tests.rs");
-    if whole {
+    if name.starts_with("tests/") || name.contains("/tests/") {
         return 0;
     }
-    source.lines().position(|line| line.trim() == "#[cfg(test)]").unwrap_or(usize::MAX)
+    let start = test_items(source).find(|(_, item)| item.ends_with('{'));
+    start.map_or(usize::MAX, |(line, _)| line)
+}
+
+/// Where the files of modules lie that this file declares for tests alone:
+/// what their names begin with.
+pub fn test_modules(name: &str, source: &str) -> Vec<String> {
+    let stem = name.strip_suffix(".rs").unwrap_or(name);
+    let parent = ["/lib", "/main", "/mod"].iter().find_map(|end| stem.strip_suffix(end));
+    let directory = parent.unwrap_or(stem);
+    let declared = test_items(source).filter_map(|(_, item)| {
+        let module = item.strip_suffix(';')?.rsplit_once("mod ")?.1;
+        Some([format!("{directory}/{module}.rs"), format!("{directory}/{module}/")])
+    });
+    declared.flatten().collect()
+}
+
+/// The lines of `#[cfg(test)]`, each with the line of the item that follows.
+fn test_items(source: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = source.lines().enumerate();
+    lines.zip(source.lines().skip(1)).filter_map(|((at, line), next)| {
+        (line.trim() == "#[cfg(test)]").then_some((at, next.trim()))
+    })
 }
 
 #[cfg(test)]
@@ -101,6 +121,16 @@ mod tests {
         let source =
             "let a = \"x // \\\" y\"; // z\nb /* c\nd */ e; '\"' f r#\"g\"h\"# i\nfor\"j\"";
         assert_eq!(code(source), ["let a = ; ", "b ", " e;  f  i", "for"]);
+    }
+
+    #[test]
+    fn where_tests_are() {
+        let source = "#[cfg(test)]\npub(crate) mod kit;\nfn f() {}\n#[cfg(test)]\nmod tests {\n}";
+        assert_eq!(tests_start("crates/a/src/lib.rs", source), 3);
+        assert_eq!(tests_start("tests/src/a.rs", source), 0);
+        let modules = test_modules("crates/a/src/lib.rs", source);
+        assert_eq!(modules, ["crates/a/src/kit.rs", "crates/a/src/kit/"]);
+        assert_eq!(test_modules("crates/a/src/b.rs", source)[0], "crates/a/src/b/kit.rs");
     }
 
     #[test]
