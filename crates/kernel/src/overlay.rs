@@ -20,6 +20,7 @@ use rustix::mount::{
 };
 
 use crate::error::{Context, Error, Result};
+use crate::launch::MountAttributes;
 
 /// Bytes of the option string of `mount(2)`: a page, whatever the page size.
 const OPTIONS_BYTES_MAX: usize = 4095;
@@ -170,11 +171,8 @@ fn option_string(overlay: &Overlay<'_>) -> Result<CString> {
     let lower: Vec<String> = overlay.lower.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
     let mut options = format!("lowerdir={}", lower.join(":"));
     if let Some(upper) = &overlay.upper {
-        options += &format!(
-            ",upperdir={},workdir={}",
-            upper.upper.as_raw_fd(),
-            upper.work.as_raw_fd()
-        );
+        options +=
+            &format!(",upperdir={},workdir={}", upper.upper.as_raw_fd(), upper.work.as_raw_fd());
         if overlay.volatile {
             options += ",volatile";
         }
@@ -196,8 +194,7 @@ fn option_string(overlay: &Overlay<'_>) -> Result<CString> {
 /// directory of its own.
 fn mount_classically(overlay: &Overlay<'_>) -> Result<OwnedFd> {
     let options = option_string(overlay)?;
-    let flags =
-        if overlay.upper.is_some() { MountFlags::empty() } else { MountFlags::RDONLY };
+    let flags = if overlay.upper.is_some() { MountFlags::empty() } else { MountFlags::RDONLY };
     let scratch = overlay.scratch;
     let mounted = std::thread::scope(|scope| {
         let worker = std::thread::Builder::new().name("overlay".into()).spawn_scoped(scope, || {
@@ -211,12 +208,9 @@ fn mount_classically(overlay: &Overlay<'_>) -> Result<OwnedFd> {
         }
     });
     mounted.context("mount", || describe(overlay))?;
-    let detached = open_tree(
-        CWD,
-        scratch,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-    )
-    .context("take the mount off", || scratch.display().to_string());
+    let detached =
+        open_tree(CWD, scratch, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+            .context("take the mount off", || scratch.display().to_string());
     unmount(scratch, UnmountFlags::DETACH).context("unmount", || scratch.display().to_string())?;
     detached
 }
@@ -234,37 +228,10 @@ fn own_working_directory() -> std::result::Result<(), Errno> {
 /// A detached copy of the mount that `directory` lies on, rooted there, with
 /// the owners of all files shifted as `userns` maps them.
 pub fn idmapped_clone(directory: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let clone = open_tree(
-        directory,
-        "",
-        OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH,
-    )
-    .context("clone", || "the mount of the layers")?;
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: u64::try_from(userns.as_raw_fd()).unwrap_or_default(),
-    };
-    // SAFETY: the path is an empty NUL-terminated string, the attributes are a
-    // live value of the size given, and both descriptors are borrowed.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            clone.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if result == 0 {
-        return Ok(clone);
-    }
-    let errno = Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO);
-    Err(Error::new("map the owners of", "the mount of the layers", errno))
+    let clone = crate::mount::open_tree_at(directory, false)?;
+    let unchanged = MountAttributes { set: 0, clear: 0, recursive: false };
+    crate::mount::set_attributes(clone.as_fd(), unchanged, None, Some(userns))?;
+    Ok(clone)
 }
 
 /// Gives a detached mount a place for as long as the guard lives: kernels

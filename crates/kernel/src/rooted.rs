@@ -91,7 +91,8 @@ const LISTING: OFlags =
 pub fn remove_tree(parent: &Path, name: &OsStr, stop: &AtomicBool) -> Result<()> {
     let describe = || parent.join(name).display().to_string();
     let directory = openat(CWD, parent, LISTING, Mode::empty()).context("open", describe)?;
-    let first = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL).context("delete", describe)?;
+    let first =
+        CString::new(name.as_bytes()).map_err(|_| Errno::INVAL).context("delete", describe)?;
     let mut removal = Removal { parent: directory, base: name, next: 0, waiting: vec![first] };
     removal.run(stop).context("delete", describe)
 }
@@ -210,10 +211,11 @@ fn clear_flags(directory: BorrowedFd<'_>, name: &CStr) {
     };
     clear(directory);
     // A device or FIFO could block or act on open, and carries no such flags.
-    let is_plain = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
-        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
-        kind.is_file() || kind.is_dir()
-    });
+    let is_plain =
+        rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+            let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+            kind.is_file() || kind.is_dir()
+        });
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     if is_plain && let Ok(fd) = openat(directory, name, flags, Mode::empty()) {
         clear(fd.as_fd());

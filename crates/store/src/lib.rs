@@ -28,6 +28,8 @@ mod lock;
 mod records;
 mod snapshot;
 mod tar;
+#[cfg(test)]
+mod tests;
 mod trash;
 
 use std::os::fd::OwnedFd;

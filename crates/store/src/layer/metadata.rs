@@ -37,8 +37,8 @@ impl Metadata {
     /// Writes it into the layer's directory.
     pub(crate) fn write(&self, layer: &Path) -> Result<()> {
         let path = layer.join(FILE);
-        let mut text =
-            format!("{MAGIC}\n{} {} {}\n", self.bytes, self.entries, self.implied.len()).into_bytes();
+        let mut text = format!("{MAGIC}\n{} {} {}\n", self.bytes, self.entries, self.implied.len())
+            .into_bytes();
         for implied in &self.implied {
             text.extend_from_slice(implied);
             text.push(0);
@@ -111,7 +111,9 @@ mod tests {
 
     #[test]
     fn damage_is_noticed() {
-        for text in ["", "corten-layer 2\n1 2 0\n", "corten-layer 1\n1 2 2\na\0", "corten-layer 1\n1"] {
+        for text in
+            ["", "corten-layer 2\n1 2 0\n", "corten-layer 1\n1 2 2\na\0", "corten-layer 1\n1"]
+        {
             assert!(parse(text.as_bytes()).is_none(), "{text}");
         }
     }

@@ -198,7 +198,8 @@ impl Layers {
         if fresh.is_empty() && !sync_needed {
             return Ok(());
         }
-        let dir = std::fs::File::open(&self.dir).doing("open", || self.dir.display().to_string())?;
+        let dir =
+            std::fs::File::open(&self.dir).doing("open", || self.dir.display().to_string())?;
         rustix::fs::syncfs(&dir).doing("sync", || self.dir.display().to_string())?;
         for (digest, fresh) in &fresh {
             let place = self.dir.join(digest.hex());

@@ -22,8 +22,8 @@ use crate::layer::{Layers, Metadata};
 
 /// Chains that are remembered.
 const CHAINS_MAX: usize = 1024;
-/// An empty layer: overlay wants two lowers, or one below an upper.
-const EMPTY: &str = "+empty";
+/// Empty layers: overlay wants two lowers, or one below an upper.
+const EMPTY: [&str; 2] = ["+empty-0", "+empty-1"];
 
 /// Mode and owner of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +54,14 @@ pub(super) struct Chains {
 
 impl Chains {
     pub(super) fn open(layers: Arc<Layers>) -> Result<Self> {
-        let empty = layers.dir().join(EMPTY).join("tree");
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&empty)
-            .doing("create directory", || empty.display().to_string())?;
+        for name in EMPTY {
+            let empty = layers.dir().join(name).join("tree");
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(DEFAULT.mode)
+                .create(&empty)
+                .doing("create directory", || empty.display().to_string())?;
+        }
         Ok(Self { layers, known: Mutex::default() })
     }
 
@@ -76,13 +78,8 @@ impl Chains {
         }
         names.extend(layers.iter().rev().map(Digest::hex));
         let least = if read_only { 2 } else { 1 };
-        if names.len() < least {
-            names.push(EMPTY.to_owned());
-        }
-        if names.len() < least {
-            // A read-only view of nothing.
-            names.push(EMPTY.to_owned());
-        }
+        let missing = EMPTY.iter().take(usize::saturating_sub(least, names.len()));
+        names.extend(missing.map(|name| (*name).to_owned()));
         Ok(names)
     }
 

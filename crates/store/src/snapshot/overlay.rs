@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use corten_base::limits::IMAGE_LAYERS_MAX;
 use corten_base::{ContainerId, Digest};
-use corten_kernel::overlay::{self, Overlay, Upper};
 use corten_kernel::Errno;
+use corten_kernel::overlay::{self, Overlay, Upper};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::chain::{Attributes, Chains};
@@ -123,9 +123,11 @@ impl Overlayfs {
                 max: IMAGE_LAYERS_MAX as u64,
             });
         }
-        let missing =
-            |digest: &Digest| Error::NotFound { what: "layer", id: digest.to_string() };
-        layers.iter().map(|digest| self.layers.lease(digest).ok_or_else(|| missing(digest))).collect()
+        let missing = |digest: &Digest| Error::NotFound { what: "layer", id: digest.to_string() };
+        layers
+            .iter()
+            .map(|digest| self.layers.lease(digest).ok_or_else(|| missing(digest)))
+            .collect()
     }
 
     /// Makes the directories of a new snapshot and mounts it.
@@ -242,15 +244,12 @@ impl Snapshotter for Overlayfs {
             found.layers.clone()
         };
         let path = self.path(id);
-        // The kernel's mark of a volatile mount. In the same boot nothing was
-        // lost: what was not synced is still in memory.
-        let mark = path.join("work/work/incompat/volatile");
-        match std::fs::remove_dir(&mark) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).doing("delete", || mark.display().to_string());
-            }
-            _ => {}
-        }
+        // The kernel marks the work directory of a volatile mount and refuses
+        // it for ever. In the same boot nothing was lost: what was not synced
+        // is still in memory.
+        let work = path.join("work");
+        self.trash.discard(&work)?;
+        std::fs::create_dir(&work).doing("create", || work.display().to_string())?;
         self.mount(&path, &layers, idmap)
     }
 

@@ -27,8 +27,8 @@ pub struct Usage {
 /// Counts what is below `path`. The container may be changing it meanwhile,
 /// and may be hostile: no link is followed, entries and depth are bounded.
 pub(super) fn count(path: &Path) -> Result<Usage> {
-    let root = openat(CWD, path, LISTING, Mode::empty())
-        .doing("open", || path.display().to_string())?;
+    let root =
+        openat(CWD, path, LISTING, Mode::empty()).doing("open", || path.display().to_string())?;
     walk(root).doing("count the files in", || path.display().to_string())
 }
 
@@ -65,7 +65,8 @@ fn walk(root: OwnedFd) -> std::result::Result<Usage, Errno> {
         }
         if is_directory && stack.len() < DEPTH_MAX {
             let below = stack.last().and_then(|directory| directory.fd().ok());
-            let opened = below.map(|fd| openat(fd.as_fd(), entry.file_name(), LISTING, Mode::empty()));
+            let opened =
+                below.map(|fd| openat(fd.as_fd(), entry.file_name(), LISTING, Mode::empty()));
             // One that has gone meanwhile needs no counting.
             if let Some(Ok(fd)) = opened {
                 stack.push(Dir::new(fd)?);

@@ -69,9 +69,9 @@ impl Entries {
             let Some(block) = stream.block()? else { return Ok(None) };
             if header::is_zero(&block) {
                 return match stream.block()? {
-                    Some(second) if !header::is_zero(&second) => Err(Error::bad_archive(
-                        "an empty block stands between entries",
-                    )),
+                    Some(second) if !header::is_zero(&second) => {
+                        Err(Error::bad_archive("an empty block stands between entries"))
+                    }
                     _ => Ok(None),
                 };
             }
@@ -80,7 +80,8 @@ impl Entries {
                 b'L' => prefix.long_path = Some(long_name(stream, header.size)?),
                 b'K' => prefix.long_link = Some(long_name(stream, header.size)?),
                 b'x' | b'X' => {
-                    let records = stream.collect(header.size, PAX_BYTES_MAX, "an extended header")?;
+                    let records =
+                        stream.collect(header.size, PAX_BYTES_MAX, "an extended header")?;
                     let mut pax = prefix.pax.take().unwrap_or_else(|| self.global.clone());
                     pax.merge(&records)?;
                     prefix.pax = Some(pax);
@@ -177,9 +178,9 @@ fn pax_map<R: Read>(pax: &Pax, size: u64, stream: &mut Stream<R>) -> Result<(Opt
             Ok((Some(map), size))
         }
         (None | Some((0, _)), None) => Ok((None, size)),
-        (Some((major, minor)), _) => Err(Error::bad_archive(format!(
-            "sparse files of format {major}.{minor} are not known"
-        ))),
+        (Some((major, minor)), _) => {
+            Err(Error::bad_archive(format!("sparse files of format {major}.{minor} are not known")))
+        }
     }
 }
 

@@ -58,7 +58,9 @@ fn check_sum(block: &Block) -> Result<()> {
     if written == unsigned || written == signed {
         return Ok(());
     }
-    Err(Error::bad_archive("a header's checksum is wrong; this is no tar archive, or it is damaged"))
+    Err(Error::bad_archive(
+        "a header's checksum is wrong; this is no tar archive, or it is damaged",
+    ))
 }
 
 /// Up to the first NUL.
@@ -126,7 +128,9 @@ mod tests {
         ] {
             assert_eq!(number(field, "x").unwrap(), value, "{field:?}");
         }
-        for bad in [&b"0000648\0"[..], b"-1", b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b""] {
+        for bad in
+            [&b"0000648\0"[..], b"-1", b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b""]
+        {
             assert!(number(bad, "x").is_err(), "{bad:?}");
         }
     }

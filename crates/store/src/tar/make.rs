@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Uid, XattrFlags, chmodat, chownat, fchmod,
-    fchown, fsetxattr, ftruncate, futimens, linkat, lsetxattr, makedev, mknodat, openat,
-    symlinkat, utimensat,
+    fchown, fsetxattr, ftruncate, futimens, linkat, lsetxattr, makedev, mknodat, openat, symlinkat,
+    utimensat,
 };
 use rustix::io::{Errno, pwrite};
 
@@ -286,9 +286,11 @@ fn set_xattrs(fd: &OwnedFd, entry: &Entry) -> Result<()> {
 /// Overlay's own attributes could lead it astray, and SELinux labels belong
 /// to the host.
 fn wanted_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
-    entry.xattrs.iter().map(|(key, value)| (key.as_slice(), value.as_slice())).filter(|(key, _)| {
-        !key.starts_with(b"trusted.overlay.") && *key != b"security.selinux"
-    })
+    entry
+        .xattrs
+        .iter()
+        .map(|(key, value)| (key.as_slice(), value.as_slice()))
+        .filter(|(key, _)| !key.starts_with(b"trusted.overlay.") && *key != b"security.selinux")
 }
 
 /// A file system, or a kind of file, may lack attributes. Only a lost

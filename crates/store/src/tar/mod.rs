@@ -15,7 +15,7 @@ mod pax;
 mod sparse;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tree;
 
 use std::io::Read;

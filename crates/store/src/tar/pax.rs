@@ -38,7 +38,8 @@ impl Pax {
             self.set(key, value)?;
             records = rest;
         }
-        let xattr_bytes: usize = self.xattrs.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let xattr_bytes: usize =
+            self.xattrs.iter().map(|(key, value)| key.len() + value.len()).sum();
         if xattr_bytes > XATTR_BYTES_MAX {
             return Err(Error::bad_archive(format!(
                 "the extended attributes of an entry are larger than {XATTR_BYTES_MAX} bytes"
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn records_are_merged_and_taken_back() {
         let mut pax = Pax::default();
-        pax.merge(b"12 path=a/b\n21 mtime=1234.5678901\n9 uid=77\n").unwrap();
+        pax.merge(b"12 path=a/b\n22 mtime=1234.5678901\n9 uid=77\n").unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"a/b"[..]));
         assert_eq!((pax.mtime, pax.uid), (Some((1234, 567_890_100)), Some(77)));
         pax.merge(b"8 path=\n").unwrap();

@@ -49,7 +49,10 @@ impl Map {
 }
 
 /// The map in a GNU header of kind `S`, and in the blocks that follow it.
-pub(super) fn read_gnu<R: Read>(header: &Block, stream: &mut Stream<R>) -> Result<(Vec<Piece>, u64)> {
+pub(super) fn read_gnu<R: Read>(
+    header: &Block,
+    stream: &mut Stream<R>,
+) -> Result<(Vec<Piece>, u64)> {
     let size = unsigned(&header[483..495], "size")?;
     let mut pieces = Vec::new();
     add(&mut pieces, &header[386..482])?;

@@ -319,7 +319,8 @@ fn sizes_that_lie_and_truncation() {
             _ => assert!(unpacked.error().contains("in the middle"), "{cut}"),
         }
     }
-    let lies = Archive::default().item(&Item { name: b"a", size: 1 << 32, ..Item::default() }, b"x");
+    let lies =
+        Archive::default().item(&Item { name: b"a", size: 1 << 32, ..Item::default() }, b"x");
     assert!(unpack(&lies.end()).error().contains("in the middle"));
     let huge = Archive::default().pax(b'x', &[("size", b"18446744073709551615")]).file("a", b"");
     assert!(unpack(&huge.end()).error().contains("more than"));
@@ -327,10 +328,8 @@ fn sizes_that_lie_and_truncation() {
     broken[0] = b'z';
     assert!(unpack(&broken).error().contains("checksum"));
     assert!(unpack(&[0x1f; 2000]).error().contains("not a number"));
-    let header = Archive::default().item(
-        &Item { kind: b'x', name: b"x", size: 1 << 30, ..Item::default() },
-        b"",
-    );
+    let header = Archive::default()
+        .item(&Item { kind: b'x', name: b"x", size: 1 << 30, ..Item::default() }, b"");
     assert!(unpack(&header.end()).error().contains("larger than"));
 }
 
@@ -415,7 +414,12 @@ fn describe(root: &Path) -> BTreeMap<PathBuf, String> {
             names.truncate(length);
             let mut text = format!(
                 "{:o} {}:{} {} {}.{} {first:?} {content}",
-                meta.mode(), meta.uid(), meta.gid(), meta.rdev(), meta.mtime(), meta.mtime_nsec()
+                meta.mode(),
+                meta.uid(),
+                meta.gid(),
+                meta.rdev(),
+                meta.mtime(),
+                meta.mtime_nsec()
             );
             for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
                 let mut value = vec![0u8; 4096];
@@ -476,8 +480,15 @@ fn the_same_tree_as_gnu_tar() {
         let theirs = dir.path().join("theirs");
         let _ = std::fs::remove_dir_all(&theirs);
         std::fs::create_dir(&theirs).unwrap();
-        let run = |command: &mut Command| assert!(command.status().unwrap().success(), "{options:?}");
-        run(Command::new("tar").args(options).arg("-C").arg(&source).arg("-cf").arg(&archive).arg("."));
+        let run =
+            |command: &mut Command| assert!(command.status().unwrap().success(), "{options:?}");
+        run(Command::new("tar")
+            .args(options)
+            .arg("-C")
+            .arg(&source)
+            .arg("-cf")
+            .arg(&archive)
+            .arg("."));
         run(Command::new("tar")
             .args(["--xattrs", "--xattrs-include=*", "--same-owner", "-p", "-C"])
             .arg(&theirs)

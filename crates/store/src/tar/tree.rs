@@ -190,7 +190,12 @@ impl Tree {
     }
 
     /// Takes down what a directory gets at the end.
-    pub(super) fn directory_named(&mut self, path: &[u8], mode: u32, mtime: Timespec) -> Result<()> {
+    pub(super) fn directory_named(
+        &mut self,
+        path: &[u8],
+        mode: u32,
+        mtime: Timespec,
+    ) -> Result<()> {
         self.implied.remove(path);
         if self.directories.insert(path.to_vec(), Pending { mode, mtime }).is_none() {
             self.remember_path(path)?;
