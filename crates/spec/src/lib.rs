@@ -1,5 +1,21 @@
 //! The pure heart: what was asked for, the image and the node policy in; an OCI runtime spec, and from it a launch plan, out.
 #![forbid(unsafe_code)]
 
+pub mod capabilities;
+pub mod container;
+mod error;
+pub mod files;
+pub mod lower;
 pub mod oci;
 pub mod request;
+pub mod seccomp;
+pub mod signal;
+pub mod user;
+
+pub use container::{ContainerInput, NodePolicy, container_spec};
+pub use error::{Error, Result};
+pub use lower::{BindSource, LowerInput, bind_sources, cgroup_resources, lower, lower_exec};
+pub use user::{ResolvedUser, resolve_user};
+
+#[cfg(test)]
+mod fixture;

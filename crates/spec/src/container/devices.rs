@@ -1,0 +1,86 @@
+//! Device nodes and the rules of the device cgroup.
+
+use super::{ContainerInput, HostDevice};
+use crate::error::{Error, Result};
+use crate::oci::{DeviceRule, LinuxDevice};
+
+/// Rules that every container has: any node may be made, only these be used.
+const ALLOWED: [(&str, Option<i64>, Option<i64>, &str); 11] = [
+    ("c", None, None, "m"),
+    ("b", None, None, "m"),
+    ("c", Some(1), Some(3), "rwm"), // null
+    ("c", Some(1), Some(5), "rwm"), // zero
+    ("c", Some(1), Some(7), "rwm"), // full
+    ("c", Some(1), Some(8), "rwm"), // random
+    ("c", Some(1), Some(9), "rwm"), // urandom
+    ("c", Some(5), Some(0), "rwm"), // tty
+    ("c", Some(5), Some(1), "rwm"), // console
+    ("c", Some(5), Some(2), "rwm"), // ptmx
+    ("c", Some(136), None, "rwm"),  // pts
+];
+
+/// The nodes, and the rules of the cgroup.
+pub(super) fn devices(input: &ContainerInput<'_>) -> Result<(Vec<LinuxDevice>, Vec<DeviceRule>)> {
+    let mut nodes = Vec::new();
+    let mut rules = Vec::new();
+    if input.container.security.privileged {
+        if super::user_namespace(input).is_none() {
+            nodes.extend(input.policy.host_devices.iter().map(node));
+        }
+        rules.push(rule(true, "a", None, None, "rwm"));
+    } else {
+        rules.push(rule(false, "a", None, None, "rwm"));
+        rules.extend(
+            ALLOWED
+                .iter()
+                .map(|(kind, major, minor, access)| rule(true, kind, *major, *minor, access)),
+        );
+    }
+    for device in input.devices {
+        let access = access(device)?;
+        nodes.retain(|known: &LinuxDevice| known.path != device.path);
+        nodes.push(node(device));
+        rules.push(rule(
+            true,
+            kind(device),
+            Some(device.major.into()),
+            Some(device.minor.into()),
+            access,
+        ));
+    }
+    Ok((nodes, rules))
+}
+
+fn access(device: &HostDevice) -> Result<&str> {
+    let access = if device.access.is_empty() { "rwm" } else { &device.access };
+    if access.chars().all(|c| "rwm".contains(c)) {
+        return Ok(access);
+    }
+    Err(Error::invalid("device permissions", access, "they are made of `r`, `w` and `m`"))
+}
+
+fn kind(device: &HostDevice) -> &'static str {
+    if device.block { "b" } else { "c" }
+}
+
+fn node(device: &HostDevice) -> LinuxDevice {
+    LinuxDevice {
+        path: device.path.clone(),
+        kind: kind(device).into(),
+        major: device.major.into(),
+        minor: device.minor.into(),
+        file_mode: Some(device.mode & 0o7777),
+        uid: Some(device.uid),
+        gid: Some(device.gid),
+    }
+}
+
+fn rule(
+    allow: bool,
+    kind: &str,
+    major: Option<i64>,
+    minor: Option<i64>,
+    access: &str,
+) -> DeviceRule {
+    DeviceRule { allow, kind: kind.into(), major, minor, access: access.into() }
+}
