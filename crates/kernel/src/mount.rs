@@ -34,10 +34,7 @@ pub fn open_tree_at(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd> {
     clone_fd(fd, recursive).context("clone a mount", || "by descriptor")
 }
 
-pub(crate) fn clone_fd(
-    fd: BorrowedFd<'_>,
-    recursive: bool,
-) -> std::result::Result<OwnedFd, Errno> {
+pub(crate) fn clone_fd(fd: BorrowedFd<'_>, recursive: bool) -> std::result::Result<OwnedFd, Errno> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;

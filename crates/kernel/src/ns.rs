@@ -80,8 +80,7 @@ fn flags(kinds: &[NamespaceKind]) -> Result<libc::c_int> {
 
 /// Sets the host name of the calling thread's UTS namespace (see [`run_in`]).
 pub fn set_hostname(name: &str) -> Result<()> {
-    rustix::system::sethostname(name.as_bytes())
-        .context("set the host name to", || name.to_owned())
+    rustix::system::sethostname(name.as_bytes()).context("set the host name to", || name.to_owned())
 }
 
 /// Runs on a thread of its own, which ends with it.

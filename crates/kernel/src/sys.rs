@@ -89,9 +89,8 @@ pub unsafe fn fork(
     }
     // SAFETY: `args` is a valid `clone_args`, `pidfd` outlives the call; what
     // the child may do is the caller's promise.
-    let pid = check(unsafe {
-        libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>())
-    })?;
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })?;
     if pid == 0 {
         return Ok(None);
     }
@@ -234,13 +233,7 @@ pub fn restore_signals(mask: u64) {
     let none = std::ptr::null_mut::<u64>();
     // SAFETY: as above. It cannot fail with valid pointers.
     unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
-            &raw const mask,
-            none,
-            8usize,
-        )
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, none, 8usize)
     };
 }
 

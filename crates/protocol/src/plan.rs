@@ -13,8 +13,8 @@ mod view;
 mod wire;
 mod write;
 
-
-
+#[cfg(test)]
+mod tests;
 
 use corten_kernel::launch::{CStrList, FdIndex, NamespaceKind};
 

@@ -74,8 +74,7 @@ impl Child {
             if let Some(message) = self.read_message()? {
                 return Ok(message);
             }
-            let mut fds =
-                [rustix::event::PollFd::new(&self.sync, rustix::event::PollFlags::IN)];
+            let mut fds = [rustix::event::PollFd::new(&self.sync, rustix::event::PollFlags::IN)];
             match rustix::event::poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno),

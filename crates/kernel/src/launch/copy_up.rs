@@ -12,11 +12,7 @@ pub(super) const DEPTH_MAX: u32 = 32;
 
 /// Copies everything in one directory into another: directories, files and
 /// links, with owners and modes. Anything else is passed over.
-pub(super) fn directory(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    depth: u32,
-) -> Result<(), Errno> {
+pub(super) fn directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: u32) -> Result<(), Errno> {
     let depth = depth.checked_sub(1).ok_or(Errno::LOOP)?;
     let stat = rustix::fs::fstat(from)?;
     let mut buffer = [MaybeUninit::<u8>::uninit(); 2048];
@@ -37,12 +33,7 @@ fn own(fd: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
     rustix::fs::fchmod(fd, Mode::from_raw_mode(stat.st_mode & 0o7777))
 }
 
-fn one(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    name: &CStr,
-    depth: u32,
-) -> Result<(), Errno> {
+fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, depth: u32) -> Result<(), Errno> {
     let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let open = OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match FileType::from_raw_mode(stat.st_mode) {

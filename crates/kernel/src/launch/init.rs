@@ -50,7 +50,7 @@ fn reap() {
     let none = std::ptr::null_mut::<u64>();
     let any = -1;
     // SAFETY: neither status nor usage are asked for.
-    while let Ok(1..) = sys::check(unsafe {
-        libc::syscall(libc::SYS_wait4, any, none, libc::WNOHANG, none)
-    }) {}
+    while let Ok(1..) =
+        sys::check(unsafe { libc::syscall(libc::SYS_wait4, any, none, libc::WNOHANG, none) })
+    {}
 }

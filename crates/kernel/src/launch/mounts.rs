@@ -150,7 +150,12 @@ impl Walk<'_> {
         let root = self.root()?;
         if new.copy_up {
             match open_in(root.as_fd(), new.target, OFlags::RDONLY | OFlags::DIRECTORY) {
-                Ok(from) => copy_up::directory(from.as_fd(), mount.as_fd(), copy_up::DEPTH_MAX)?,
+                Ok(from) => {
+                    // The mount's own descriptor is good for paths alone.
+                    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                    let to = rustix::fs::openat(&mount, c".", flags, Mode::empty())?;
+                    copy_up::directory(from.as_fd(), to.as_fd(), copy_up::DEPTH_MAX)?;
+                }
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno),
             }
@@ -160,11 +165,7 @@ impl Walk<'_> {
         put(mount.as_fd(), at.as_fd())
     }
 
-    pub(super) fn remount(
-        &self,
-        target: &CStr,
-        attributes: MountAttributes,
-    ) -> Result<(), Errno> {
+    pub(super) fn remount(&self, target: &CStr, attributes: MountAttributes) -> Result<(), Errno> {
         set(open_in(self.root()?.as_fd(), target, OFlags::PATH)?.as_fd(), attributes)
     }
 
@@ -240,15 +241,10 @@ fn cgroup2(attributes: u64) -> Result<OwnedFd, Errno> {
 
 /// One v1 hierarchy (or the v2 one of a hybrid machine, named `unified`) as a
 /// directory of the tmpfs.
-fn mount_hierarchy(
-    all: BorrowedFd<'_>,
-    hierarchy: &CStr,
-    attributes: u64,
-) -> Result<(), Errno> {
+fn mount_hierarchy(all: BorrowedFd<'_>, hierarchy: &CStr, attributes: u64) -> Result<(), Errno> {
     let bytes = hierarchy.to_bytes_with_nul();
     let named = bytes.strip_prefix(b"name=");
-    let directory =
-        CStr::from_bytes_with_nul(named.unwrap_or(bytes)).map_err(|_| Errno::INVAL)?;
+    let directory = CStr::from_bytes_with_nul(named.unwrap_or(bytes)).map_err(|_| Errno::INVAL)?;
     let mount = if hierarchy == c"unified" {
         cgroup2(attributes)?
     } else {

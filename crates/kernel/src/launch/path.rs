@@ -10,11 +10,7 @@ const PATH_MAX: usize = 4096;
 const LINKS_MAX: usize = 40;
 
 /// Opens a path beneath `root`, which is where absolute links and `..` end.
-pub(super) fn open_in(
-    root: BorrowedFd<'_>,
-    path: &CStr,
-    flags: OFlags,
-) -> Result<OwnedFd, Errno> {
+pub(super) fn open_in(root: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     loop {
         // AGAIN: something was renamed during the walk, and the kernel cannot
@@ -140,12 +136,7 @@ fn make_one(parent: BorrowedFd<'_>, name: &CStr, file: bool) -> Result<(), Errno
 }
 
 /// The path that a link's text makes of `before/name` + `after`.
-fn follow(
-    parent: BorrowedFd<'_>,
-    before: &[u8],
-    name: &Text,
-    after: &[u8],
-) -> Result<Text, Errno> {
+fn follow(parent: BorrowedFd<'_>, before: &[u8], name: &Text, after: &[u8]) -> Result<Text, Errno> {
     let mut buffer = [0u8; PATH_MAX];
     let length = rustix::fs::readlinkat_raw(parent, name.as_c_str()?, &mut buffer[..])?;
     let link = buffer.get(..length).unwrap_or(&[]);
@@ -159,10 +150,7 @@ fn follow(
 }
 
 /// Makes the directory a path lies in, and returns it with the last name.
-pub(super) fn ensure_parent(
-    root: BorrowedFd<'_>,
-    path: &CStr,
-) -> Result<(OwnedFd, Text), Errno> {
+pub(super) fn ensure_parent(root: BorrowedFd<'_>, path: &CStr) -> Result<(OwnedFd, Text), Errno> {
     let bytes = path.to_bytes();
     let slash = bytes.iter().rposition(|byte| *byte == b'/').ok_or(Errno::INVAL)?;
     let name = bytes.get(slash + 1..).unwrap_or(&[]);

@@ -25,9 +25,7 @@ fn prlimit(resource: u32, new: Option<Limit>) -> Result<Limit, Errno> {
     let mut old = Limit::default();
     let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: both pointers lead to limits, or `new` nowhere.
-    sys::check(unsafe {
-        libc::syscall(libc::SYS_prlimit64, 0, resource, new, &raw mut old)
-    })?;
+    sys::check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, new, &raw mut old) })?;
     Ok(old)
 }
 
@@ -56,8 +54,7 @@ impl Walk<'_> {
         let proc = self.proc.as_ref().ok_or(Errno::NOENT)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let sys = rustix::fs::openat(proc, c"sys", flags, Mode::empty())?;
-        let resolve =
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let file = openat2(&sys, path, flags, Mode::empty(), resolve)?;
         rustix::io::write(&file, value.to_bytes()).map(drop)
@@ -145,8 +142,7 @@ impl Walk<'_> {
     pub(super) fn exec_label(&self, attribute: &CStr, label: &CStr) -> Result<(), Errno> {
         let proc = self.proc.as_ref().ok_or(Errno::NOENT)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let attributes =
-            rustix::fs::openat(proc, c"thread-self/attr", flags, Mode::empty())?;
+        let attributes = rustix::fs::openat(proc, c"thread-self/attr", flags, Mode::empty())?;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&attributes, attribute, flags, Mode::empty())?;
         rustix::io::write(&file, label.to_bytes()).map(drop)
@@ -221,9 +217,7 @@ const CAP_HEADER: [u32; 2] = [0x2008_0522, 0];
 fn cap_get() -> Result<Sets, Errno> {
     let mut data = [[0u32; 3]; 2];
     // SAFETY: version 3 writes two structures of three numbers.
-    sys::check(unsafe {
-        libc::syscall(libc::SYS_capget, CAP_HEADER.as_ptr(), data.as_mut_ptr())
-    })?;
+    sys::check(unsafe { libc::syscall(libc::SYS_capget, CAP_HEADER.as_ptr(), data.as_mut_ptr()) })?;
     let [low, high] = data;
     let join = |index: usize| {
         let (low, high) = (low.get(index), high.get(index));

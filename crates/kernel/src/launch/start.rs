@@ -204,9 +204,10 @@ where
             user
         }
     };
-    let flags = launch.new_namespaces.iter().fold(libc::CLONE_PARENT, |flags, kind| {
-        flags | clone_flag(*kind)
-    });
+    let flags = launch
+        .new_namespaces
+        .iter()
+        .fold(libc::CLONE_PARENT, |flags, kind| flags | clone_flag(*kind));
     // Who entered a user namespace may not choose a cgroup any more, and was
     // put into it by the parent.
     // SAFETY: the descriptor was kept, and is open.

@@ -20,8 +20,14 @@ pub(super) enum Word {
     Pid(i32),
     Created,
     HookPoint(u8),
-    Warning { step: u32, errno: i32 },
-    Failed { step: u32, errno: i32 },
+    Warning {
+        step: u32,
+        errno: i32,
+    },
+    Failed {
+        step: u32,
+        errno: i32,
+    },
     ConsoleMaster,
 }
 
@@ -61,12 +67,7 @@ impl Word {
 
 /// The two ends: parent's and child's.
 pub(super) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
-    rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
 /// Child: says a word. Allocates nothing.

@@ -176,8 +176,9 @@ impl<'w> Walk<'w> {
             Step::MountOwn { source, target, attributes } => {
                 self.mount_own(source, target, attributes)
             }
-            Step::MountNew { fstype, source, options, target, attributes, copy_up } => self
-                .mount_new(&NewMount { fstype, source, options, target, attributes, copy_up }),
+            Step::MountNew { fstype, source, options, target, attributes, copy_up } => {
+                self.mount_new(&NewMount { fstype, source, options, target, attributes, copy_up })
+            }
             Step::MountCgroups { target, v1_hierarchies, attributes } => {
                 self.mount_cgroups(target, v1_hierarchies, attributes)
             }

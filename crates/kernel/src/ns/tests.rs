@@ -47,7 +47,8 @@ fn the_template_is_small() {
     let program = dir.path().join("program");
     std::fs::write(&program, "text").expect("write");
     let before = crate::mount::mount_list().expect("mounts").len();
-    let namespace = small_mount_namespace(std::fs::File::open(&program).expect("open").as_fd()).expect("template");
+    let namespace = small_mount_namespace(std::fs::File::open(&program).expect("open").as_fd())
+        .expect("template");
     let (names, text, writable, mounts) = run_in(&[namespace.as_fd()], || {
         let mut names: Vec<_> = std::fs::read_dir("/")
             .expect("read")

@@ -30,11 +30,7 @@ pub fn create_user(uids: &[IdMap], gids: &[IdMap]) -> Result<OwnedFd> {
 impl NamespaceSet {
     /// A new user namespace with these maps, and namespaces of these kinds
     /// (net, ipc, uts, mount, cgroup) that belong to it.
-    pub fn create_in_user(
-        uids: &[IdMap],
-        gids: &[IdMap],
-        kinds: &[NamespaceKind],
-    ) -> Result<Self> {
+    pub fn create_in_user(uids: &[IdMap], gids: &[IdMap], kinds: &[NamespaceKind]) -> Result<Self> {
         make(uids, gids, kinds)
     }
 }
@@ -76,12 +72,7 @@ fn wait_for_end(reader: &OwnedFd) -> ! {
     sys::exit(0)
 }
 
-fn read(
-    pid: i32,
-    uids: &[IdMap],
-    gids: &[IdMap],
-    kinds: &[NamespaceKind],
-) -> Result<NamespaceSet> {
+fn read(pid: i32, uids: &[IdMap], gids: &[IdMap], kinds: &[NamespaceKind]) -> Result<NamespaceSet> {
     write_map(pid, "uid_map", uids)?;
     write_map(pid, "gid_map", gids)?;
     let mut set = NamespaceSet::collect(kinds, |kind| of_process(pid, kind))?;
@@ -98,4 +89,3 @@ fn write_map(pid: i32, file: &str, map: &[IdMap]) -> Result<()> {
     std::fs::write(format!("/proc/{pid}/{file}"), text)
         .context("write", || format!("{file} of a user namespace"))
 }
-

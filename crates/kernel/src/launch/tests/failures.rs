@@ -7,8 +7,7 @@ fn run(image: &Image, more: &[Step<'_>], path: &str) -> (u32, Outcome) {
     use std::os::fd::AsFd;
     let root = image.mount();
     let (candidates, args, env) = (List::new([path]), List::new([path]), List::new(["A=1"]));
-    let last =
-        Step::Exec { candidates: candidates.get(), args: args.get(), env: env.get() };
+    let last = Step::Exec { candidates: candidates.get(), args: args.get(), env: env.get() };
     let steps = container_steps(more, last);
     let outcome = run_with(&steps, OWN, Join::Parents, &[root.as_fd()]).finish();
     (steps.len() as u32 - 1, outcome)

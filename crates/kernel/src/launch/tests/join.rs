@@ -41,7 +41,8 @@ fn an_exec_sees_the_container() {
     writer.write_all(b"\n").expect("write");
     assert_eq!(reap(&container), 7);
     let gone = Join::Process { pidfd: container.pidfd(), user: false };
-    let launch = Launch { steps: exec.iter().copied(), join: gone, fds: &[], new_namespaces: &[], ..launch };
+    let launch =
+        Launch { steps: exec.iter().copied(), join: gone, fds: &[], new_namespaces: &[], ..launch };
     assert_eq!(spawn(&launch).err(), Some(rustix::io::Errno::SRCH));
 }
 

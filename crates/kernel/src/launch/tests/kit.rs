@@ -71,7 +71,11 @@ pub const DEV: MountAttributes =
 
 /// The usual steps of a container before its command.
 pub fn usual_mounts() -> Vec<Step<'static>> {
-    fn new(fstype: &'static str, target: &'static str, options: CStrList<'static>) -> Step<'static> {
+    fn new(
+        fstype: &'static str,
+        target: &'static str,
+        options: CStrList<'static>,
+    ) -> Step<'static> {
         let leak = |text: &str| -> &'static std::ffi::CStr {
             Box::leak(CString::new(text).expect("text").into_boxed_c_str())
         };
@@ -116,11 +120,7 @@ impl Shell {
     }
 
     pub fn step(&self) -> Step<'_> {
-        Step::Exec {
-            candidates: self.candidates.get(),
-            args: self.args.get(),
-            env: self.env.get(),
-        }
+        Step::Exec { candidates: self.candidates.get(), args: self.args.get(), env: self.env.get() }
     }
 }
 
