@@ -303,7 +303,7 @@ fn owners_modes_times_devices_and_attributes() {
 }
 
 #[test]
-fn a_capability_is_not_lost_silently_and_owner_minus_one_is_refused() {
+fn an_owner_of_minus_one_is_refused() {
     let archive = Archive::default().pax(b'x', &[("uid", b"4294967295")]).file("a", b"").end();
     assert!(unpack(&archive).error().contains("4294967295"));
 }
