@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use corten_base::limits::{POD_CONTAINERS_MAX, POD_EXECS_MAX};
 use corten_base::ContainerId;
+use corten_kernel::launch::MountAttributes;
 use corten_kernel::{Errno, mount, process, stream};
 use corten_protocol::frame::{
     CgroupFds, PodNamespaces, Refusal, Reply, Request, Stdio, Target, VERSION,
@@ -276,9 +277,9 @@ struct Exec {
 /// The pod's /dev/shm: a tmpfs that only the shim and the containers see.
 fn mount_shm(bytes: u64, [uid, gid]: [u32; 2]) -> corten_kernel::Result<()> {
     let [size, uid, gid] = [bytes.to_string(), uid.to_string(), gid.to_string()];
-    let options = ["mode=1777".to_owned(), format!("size={size}"), format!("uid={uid}"), format!("gid={gid}")];
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    let attributes = mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV | mount::MOUNT_ATTR_NOEXEC;
+    let options = [("mode", "1777"), ("size", &size), ("uid", &uid), ("gid", &gid)];
+    let set = mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV | mount::MOUNT_ATTR_NOEXEC;
+    let attributes = MountAttributes { set, ..MountAttributes::default() };
     let shm = mount::new_filesystem("tmpfs", &options, attributes)?;
     mount::attach(shm.as_fd(), Path::new(SHM))
 }
