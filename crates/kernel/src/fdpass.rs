@@ -78,9 +78,7 @@ pub fn send(
         return Err(Errno::INVAL);
     }
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    let sent = retry(|| {
-        rustix::net::sendmsg(socket, &[IoSlice::new(frame)], &mut control, flags)
-    })?;
+    let sent = retry(|| rustix::net::sendmsg(socket, &[IoSlice::new(frame)], &mut control, flags))?;
     // A SEQPACKET socket takes a datagram whole or not at all.
     if sent == frame.len() { Ok(()) } else { Err(Errno::MSGSIZE) }
 }

@@ -48,7 +48,8 @@ impl Shim {
     /// A child that is no container's process has ended: perhaps a hook.
     pub(crate) fn hook_ended(&mut self, pid: i32, end: End) {
         let is_it = |hook: &RunningHook| hook.child.pid() == pid;
-        let Some(index) = self.processes.iter().position(|process| process.hook.as_ref().is_some_and(is_it))
+        let Some(index) =
+            self.processes.iter().position(|process| process.hook.as_ref().is_some_and(is_it))
         else {
             return;
         };

@@ -153,7 +153,8 @@ impl Shim {
         const ESRCH: i32 = 3;
         const EINVAL: i32 = 22;
         let header = view.header();
-        let user = if header.user_namespace { Some(self.user_namespace().ok_or(EINVAL)?) } else { None };
+        let user =
+            if header.user_namespace { Some(self.user_namespace().ok_or(EINVAL)?) } else { None };
         Ok(match header.join {
             JoinTarget::Own if user.is_none() => Join::Parents,
             JoinTarget::Own => Join::Before { user, pid: None },

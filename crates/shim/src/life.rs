@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use corten_base::limits::EXIT_RECORD_BYTES;
 use corten_kernel::launch::Message;
 use corten_kernel::process::{self, End};
 use corten_protocol::exit_record::ExitRecord;
@@ -10,7 +11,7 @@ use corten_protocol::frame::{Event, Exit, LaunchFailure, Refusal, Reply};
 use corten_protocol::plan::HookPoint;
 
 use crate::log::{Stream, Task};
-use crate::process::{Cgroup, Ending, Process, Serial, errno_of};
+use crate::process::{Cgroup, Ending, Process, Serial};
 use crate::shim::Shim;
 use crate::table::{self, Next, State};
 
@@ -49,7 +50,8 @@ impl Shim {
         let process = &mut self.processes[index];
         let Next::Go(next) = process.state.on(table::Event::ReachedStart) else { return };
         process.state = next;
-        let event = Event::Created { container: process.target.container.clone(), pid: process.pid };
+        let event =
+            Event::Created { container: process.target.container.clone(), pid: process.pid };
         self.tell(event);
         if next == State::Starting {
             self.release(index);
@@ -107,8 +109,7 @@ impl Shim {
     /// among them; nobody asks about those.
     pub(crate) fn reap(&mut self) {
         while let Ok(Some((pid, end))) = process::reap_any() {
-            let by_pid =
-                |process: &Process| process.pid == pid && process.pidfd().is_some();
+            let by_pid = |process: &Process| process.pid == pid && process.pidfd().is_some();
             let found = self.processes.iter().find(|process| by_pid(process));
             match found.map(|process| process.serial) {
                 Some(serial) => {
@@ -170,8 +171,7 @@ impl Shim {
         let starter = process.starter.take();
         let record =
             ExitRecord { target: target.clone(), started_ns: process.started_ns, exit, failure };
-        // The file lies on tmpfs. If it is full, there is still the daemon.
-        let _ = self.given.exits.write_all(&record.encode());
+        self.write_down(&record);
         self.close_log_if_done(index);
         let is_exec = target.exec.is_some();
         match failure {
@@ -192,6 +192,18 @@ impl Shim {
                 }
                 self.tell(Event::Exited { target, exit });
             }
+        }
+    }
+
+    /// The file lies on tmpfs. If it is full, there is still the daemon; but a
+    /// record cut off must not hide those that follow.
+    fn write_down(&mut self, record: &ExitRecord) {
+        let exits = &mut self.given.exits;
+        if exits.write_all(&record.encode()).is_err()
+            && let Ok(metadata) = exits.metadata()
+        {
+            let whole = metadata.len() - metadata.len() % EXIT_RECORD_BYTES as u64;
+            let _ = exits.set_len(whole);
         }
     }
 
@@ -217,7 +229,8 @@ impl Shim {
     pub(crate) fn act_on_deadlines(&mut self, now: Duration) {
         let mut late = Vec::new();
         for process in &mut self.processes {
-            let passed = |deadline: Option<Duration>| deadline.is_some_and(|deadline| deadline <= now);
+            let passed =
+                |deadline: Option<Duration>| deadline.is_some_and(|deadline| deadline <= now);
             if passed(process.deadline) && !process.timed_out && process.state.is_alive() {
                 process.timed_out = true;
                 process.kill_all();
@@ -243,10 +256,5 @@ impl Shim {
         let process = &mut self.processes[index];
         process.failure.get_or_insert(LaunchFailure { step: LaunchFailure::CLONE, errno });
         self.process_ended(serial, End::Killed(crate::process::SIGKILL));
-    }
-
-    /// As [`Self::never_launched`], for errors of the standard library.
-    pub(crate) fn never_launched_io(&mut self, serial: Serial, error: &std::io::Error) {
-        self.never_launched(serial, errno_of(error).raw_os_error());
     }
 }

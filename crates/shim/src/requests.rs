@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use corten_base::limits::{POD_CONTAINERS_MAX, POD_EXECS_MAX};
 use corten_base::ContainerId;
+use corten_base::limits::{POD_CONTAINERS_MAX, POD_EXECS_MAX};
 use corten_kernel::launch::MountAttributes;
 use corten_kernel::{Errno, mount, process, stream};
 use corten_protocol::frame::{
@@ -192,9 +192,8 @@ impl Shim {
         if self.find(target).is_ok() {
             return Err(Refusal::Exists);
         }
-        let same_kind = |process: &&Box<Process>| {
-            process.target.exec.is_some() == target.exec.is_some()
-        };
+        let same_kind =
+            |process: &&Box<Process>| process.target.exec.is_some() == target.exec.is_some();
         if self.processes.iter().filter(same_kind).count() >= max {
             return Err(Refusal::Full);
         }

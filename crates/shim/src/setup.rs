@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use corten_base::SandboxId;
 use corten_kernel::event::Signals;
@@ -22,6 +24,9 @@ const LOG_STACK_BYTES: usize = 32 << 10;
 /// its pod with it.
 const OOM_SCORE: &[u8] = b"-999";
 
+/// How long the end of the shim may wait for its last lines.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGPIPE: i32 = 13;
@@ -37,12 +42,17 @@ pub fn run(arguments: &[String]) -> Result<()> {
             corten_kernel::Errno::INVAL,
         ));
     };
-    let _: SandboxId = sandbox
-        .parse()
-        .map_err(|_| Error::new("use", format!("{sandbox:?} as the id of a sandbox"), corten_kernel::Errno::INVAL))?;
+    let _: SandboxId = sandbox.parse().map_err(|_| {
+        Error::new(
+            "use",
+            format!("{sandbox:?} as the id of a sandbox"),
+            corten_kernel::Errno::INVAL,
+        )
+    })?;
     let listener = process::inherited(LISTENER)?;
     let exits = process::inherited(EXITS)?;
-    let null: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().context("copy", || "stdin")?;
+    let null: OwnedFd =
+        std::io::stdin().as_fd().try_clone_to_owned().context("copy", || "stdin")?;
     stream::set_nonblocking(&listener)?;
     process::set_undumpable()?;
     process::become_subreaper()?;
@@ -51,7 +61,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
     // or is killed, but not because somebody stops a service or a terminal.
     let signals = Signals::new(&[SIGCHLD], &[SIGHUP, SIGINT, SIGPIPE, SIGTERM])?;
     let queue = Arc::new(Queue::new()?);
-    std::thread::Builder::new()
+    let writer = std::thread::Builder::new()
         .name("log".into())
         .stack_size(LOG_STACK_BYTES)
         .spawn({
@@ -59,8 +69,19 @@ pub fn run(arguments: &[String]) -> Result<()> {
             move || log::run(&queue)
         })
         .context("start", || "the log thread")?;
-    let given = Given { listener, exits: File::from(exits), null, signals, queue };
-    Shim::new(given)?.run()
+    let given = Given { listener, exits: File::from(exits), null, signals, queue: queue.clone() };
+    let outcome = Shim::new(given)?.run();
+    queue.close();
+    wait_for(&writer);
+    outcome
+}
+
+/// Lets the log thread write the rest, unless its disk hangs.
+fn wait_for(writer: &JoinHandle<()>) {
+    let end = process::monotonic() + LAST_WRITE_TIMEOUT;
+    while !writer.is_finished() && process::monotonic() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Without CAP_SYS_RESOURCE it stays as it was inherited.

@@ -185,8 +185,7 @@ impl Shim {
     /// Waits for room to write only while something is to be written.
     fn watch_daemon(&mut self) {
         if let Some(daemon) = &self.daemon {
-            let interest =
-                if daemon.is_behind() { Interest::READ_WRITE } else { Interest::READ };
+            let interest = if daemon.is_behind() { Interest::READ_WRITE } else { Interest::READ };
             let token = Source::Daemon(daemon.number()).token();
             if self.poll.modify(daemon.socket(), token, interest).is_err() {
                 self.daemon = None;

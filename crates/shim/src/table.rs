@@ -78,19 +78,17 @@ impl State {
             (CreatingToStart | Starting | Running | Ending | Ended, StartAsked)
             | (Creating | CreatingToStart | Created | Starting | Ending | Ended, ExecAsked)
             | (Ending | Ended, KillAsked)
-            | (
-                Creating | CreatingToStart | Created | Starting | Running | Ending,
-                DeleteAsked,
-            ) => Refuse,
+            | (Creating | CreatingToStart | Created | Starting | Running | Ending, DeleteAsked) => {
+                Refuse
+            }
 
             // A child that says what it cannot be: it is not believed.
             (Created | Starting | Running | Ending | Ended, ReachedStart)
             | (Created | Running | Ending | Ended, CommandRuns)
             | (Ending | Ended, ProcessEnded)
-            | (
-                Creating | CreatingToStart | Created | Starting | Running | Ended,
-                OutputWritten,
-            ) => Refuse,
+            | (Creating | CreatingToStart | Created | Starting | Running | Ended, OutputWritten) => {
+                Refuse
+            }
         }
     }
 

@@ -156,9 +156,10 @@ impl Event {
             },
             CREATED => Self::Created { container: reader.container()?, pid: reader.i32()? },
             EXITED => Self::Exited { target: Target::read(reader)?, exit: Exit::read(reader)? },
-            FAILED => {
-                Self::Failed { target: Target::read(reader)?, failure: LaunchFailure::read(reader)? }
-            }
+            FAILED => Self::Failed {
+                target: Target::read(reader)?,
+                failure: LaunchFailure::read(reader)?,
+            },
             OUT_OF_MEMORY => Self::OutOfMemory { container: reader.container()? },
             WARNING => Self::Warning {
                 target: Target::read(reader)?,

@@ -11,15 +11,16 @@ fn container() -> ContainerId {
 
 fn targets() -> [Target; 2] {
     let container = container();
-    [Target { container: container.clone(), exec: None }, Target {
-        container,
-        exec: Some(ExecId(u64::MAX - 1)),
-    }]
+    [
+        Target { container: container.clone(), exec: None },
+        Target { container, exec: Some(ExecId(u64::MAX - 1)) },
+    ]
 }
 
 fn requests() -> Vec<Request> {
     let container = container();
-    let stdio = Stdio { terminal: true, stdin: false, stdin_once: true, log: false, hand_over: true };
+    let stdio =
+        Stdio { terminal: true, stdin: false, stdin_once: true, log: false, hand_over: true };
     let cgroup = CgroupFds { into: true, kill: false, procs: 12, oom: true };
     let mut all = vec![
         Request::Hello { version: VERSION },

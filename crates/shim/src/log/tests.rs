@@ -146,9 +146,5 @@ fn a_broken_file_is_told_once_and_a_mark_still_answered() {
     bench.say(Stream::Out, b"kept\n");
     bench.queue.push(Task::Mark { log: 1 });
     assert_eq!(bench.finish("log"), owned(&[("stdout", "F", "kept")]));
-    assert_eq!(bench.queue.take_news(), [
-        News::Broken(1, 28),
-        News::Written(1),
-        News::Written(1)
-    ]);
+    assert_eq!(bench.queue.take_news(), [News::Broken(1, 28), News::Written(1), News::Written(1)]);
 }

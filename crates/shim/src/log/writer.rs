@@ -179,7 +179,8 @@ impl Log {
         }
         let (written, result) = write(&self.file, lines);
         if result.is_err() && written > 0 && lines[written - 1] != b'\n' {
-            let end = stream::find(b'\n', &lines[written..]).map_or(lines.len(), |end| written + end + 1);
+            let end =
+                stream::find(b'\n', &lines[written..]).map_or(lines.len(), |end| written + end + 1);
             self.owed.extend_from_slice(&lines[written..end]);
         }
         result

@@ -61,9 +61,10 @@ fn make_roots(dir: &Path) {
         std::fs::create_dir_all(image.join(name)).unwrap();
     }
     std::fs::copy("/bin/busybox", image.join("bin/busybox")).unwrap();
-    for name in
-        ["sh", "cat", "ls", "true", "sleep", "setsid", "seq", "tty", "stty", "yes", "head", "kill", "echo", "df", "touch"]
-    {
+    for name in [
+        "sh", "cat", "ls", "true", "sleep", "setsid", "seq", "tty", "stty", "yes", "head", "kill",
+        "echo", "df", "touch",
+    ] {
         symlink("busybox", image.join("bin").join(name)).unwrap();
     }
 }
@@ -75,7 +76,8 @@ impl Pod {
         let listener = fdpass::listen(&dir.path().join("shim.sock")).unwrap();
         let exits =
             File::options().create(true).append(true).open(dir.path().join("exits")).unwrap();
-        let program = std::env::var("CORTEN_SHIM").unwrap_or(env!("CARGO_BIN_EXE_corten-shim").into());
+        let program =
+            std::env::var("CORTEN_SHIM").unwrap_or(env!("CARGO_BIN_EXE_corten-shim").into());
         let fds = [
             mount::open_tree(&dir.path().join("shim"), false).unwrap(),
             mount::open_tree(Path::new("/usr"), false).unwrap(),
@@ -232,7 +234,12 @@ impl Pod {
 
     /// An exec of `sh -c script` with its streams handed over; its number, and
     /// the reply with the streams.
-    pub fn exec(&mut self, container: &ContainerId, script: &str, options: ExecOptions<'_>) -> Exec {
+    pub fn exec(
+        &mut self,
+        container: &ContainerId,
+        script: &str,
+        options: ExecOptions<'_>,
+    ) -> Exec {
         let exec = ExecId(self.next_exec);
         self.next_exec += 1;
         let number = self.client.send_exec(container, exec, script, options);
@@ -243,9 +250,10 @@ impl Pod {
 
     pub fn exit_of(&mut self, target: &Target) -> Exit {
         let target = target.clone();
-        match self.client.event(|event| {
-            matches!(event, Event::Exited { target: who, .. } if *who == target)
-        }) {
+        match self
+            .client
+            .event(|event| matches!(event, Event::Exited { target: who, .. } if *who == target))
+        {
             Event::Exited { exit, .. } => exit,
             other => panic!("{other:?}"),
         }
@@ -333,7 +341,11 @@ fn container_steps(terminal: bool) -> Vec<Step<'static>> {
         new("devpts", "/dev/pts", &["newinstance", "ptmxmode=0666", "mode=0620"]),
         Step::Device { path: c"/dev/null", mode: 0o20666, major: 1, minor: 3, uid: 0, gid: 0 },
         Step::Symlink { target: c"pts/ptmx", path: c"/dev/ptmx" },
-        Step::MountOwn { source: c"/shm", target: c"/dev/shm", attributes: MountAttributes::default() },
+        Step::MountOwn {
+            source: c"/shm",
+            target: c"/dev/shm",
+            attributes: MountAttributes::default(),
+        },
     ];
     if terminal {
         steps.push(Step::Console { uid: 0, rows: 24, columns: 80 });
