@@ -249,7 +249,13 @@ impl Group {
 
     /// What the group used, and its limits, as far as this machine counts them.
     pub fn stats(&self) -> Result<Stats> {
-        stats::read(self)
+        stats::all(self)
+    }
+
+    /// Processor time and memory alone, for those who ask often: a third of
+    /// the files.
+    pub fn usage(&self) -> Result<Stats> {
+        stats::usage(self)
     }
 
     fn freezer(&self) -> Option<Directory> {

@@ -19,6 +19,7 @@ mod v2;
 
 use std::sync::Arc;
 
+use corten_base::limits::PATH_BYTES_MAX;
 use rustix::io::Errno;
 
 pub use devices::{DeviceKind, DeviceRule};
@@ -128,7 +129,7 @@ fn checked(path: &str) -> Result<&str> {
         !part.is_empty() && part != "." && part != ".." && !part.contains(['\0', '\n'])
     };
     match path.strip_prefix('/') {
-        Some(rest) if path.len() < 4096 && rest.split('/').all(plain) => Ok(path),
+        Some(rest) if path.len() < PATH_BYTES_MAX && rest.split('/').all(plain) => Ok(path),
         _ => Err(Error::new("use", format!("cgroup path {path:?}"), Errno::INVAL)),
     }
 }

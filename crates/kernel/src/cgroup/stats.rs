@@ -131,7 +131,11 @@ pub struct PressureLine {
 /// v1 shows «no limit» as the largest number of pages.
 const V1_UNLIMITED: u64 = 1 << 62;
 
-pub(super) fn read(group: &Group) -> Result<Stats> {
+pub(super) fn usage(group: &Group) -> Result<Stats> {
+    Ok(Stats { cpu: cpu(group)?, memory: memory(group)?, ..Stats::default() })
+}
+
+pub(super) fn all(group: &Group) -> Result<Stats> {
     let unified = group.unified().ok();
     let pressure = |file: &str| match &unified {
         Some(directory) => directory.read_optional(file).map(|text| text.as_deref().map(pressure)),

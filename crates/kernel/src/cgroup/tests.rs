@@ -195,6 +195,21 @@ fn limits_are_set_and_updated() {
 }
 
 #[test]
+fn huge_pages_are_limited() {
+    let scene = Scene::new();
+    if !scene.cgroups.has(Controller::Hugetlb) {
+        eprintln!("skipped: this machine has no hugetlb controller");
+        return;
+    }
+    let page = HugepageLimit { page_size: "2MB".into(), limit: 4 << 20 };
+    let resources = Resources { hugepage_limits: vec![page], ..Resources::default() };
+    let group = scene.create("one", &resources);
+    let stats = group.stats().unwrap();
+    let found = stats.hugepages.iter().find(|one| one.page_size == "2MB");
+    assert_eq!(found.and_then(|one| one.limit), Some(4 << 20));
+}
+
+#[test]
 fn quota_period_and_burst_in_any_direction() {
     let scene = Scene::new();
     let cpu = |quota, period, burst| Resources {
@@ -279,7 +294,10 @@ fn use_is_counted() {
     let (cpu, memory) = (stats.cpu.unwrap(), stats.memory.unwrap());
     assert!(cpu.usage_ns > 0 && cpu.user_ns + cpu.system_ns > 0, "{cpu:?}");
     assert!(memory.usage > 0 && memory.working_set <= memory.usage, "{memory:?}");
+    assert!(stats.cpu_pressure.is_some() || scene.cgroups.open("/x").unwrap().unified().is_err());
     assert_eq!(stats.pids.unwrap().current, 1);
+    let again = group.usage().unwrap();
+    assert!(again.cpu.unwrap().usage_ns >= cpu.usage_ns && again.pids.is_none());
     assert_eq!(group.pids().unwrap(), [guest.0.as_ref().unwrap().id() as i32]);
 }
 
