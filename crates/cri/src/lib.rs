@@ -1,1 +1,75 @@
-//! Placeholder, replaced by the first commit of this crate.
+//! The servers: CRI for the kubelet, `corten.v1` for people, on one socket.
+//! They validate, translate and call; what happens is decided elsewhere.
+#![forbid(unsafe_code)]
+
+mod corten;
+mod image;
+mod runtime;
+mod status;
+mod translate;
+mod validate;
+
+use corten_api::corten::corten_server::CortenServer;
+use corten_api::cri::CgroupDriver;
+use corten_api::cri::image_service_server::ImageServiceServer;
+use corten_api::cri::runtime_service_server::RuntimeServiceServer;
+use corten_base::limits::{GRPC_MESSAGE_BYTES_MAX, GRPC_STREAMS_MAX, GRPC_WINDOW_BYTES};
+use corten_pods::Engine;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+/// What the servers tell about this node. It does not change while they run.
+#[derive(Debug, Clone)]
+pub struct NodeFacts {
+    /// The daemon's version, as in `0.1.0`.
+    pub version: String,
+    /// Runtime handlers, the default one (with no name) first.
+    pub handlers: Vec<HandlerFacts>,
+    /// Who makes cgroups; the kubelet must agree.
+    pub cgroup_driver: CgroupDriver,
+    /// The configuration in force, with `stateDir` and `rootDir` as the
+    /// verbose status of other runtimes has them.
+    pub config: serde_json::Value,
+    /// What people are told by `corten doctor`: group, name, value.
+    pub facts: Vec<(String, String, String)>,
+}
+
+/// A runtime handler and what it can do.
+#[derive(Debug, Clone)]
+pub struct HandlerFacts {
+    /// Its name; empty for the default.
+    pub name: String,
+    /// Mounts can be read-only all the way down.
+    pub recursive_read_only_mounts: bool,
+    /// Pods can have a user namespace.
+    pub user_namespaces: bool,
+}
+
+/// Serves until `shutdown` is done, and then until the calls under way are.
+pub async fn serve(
+    listener: UnixListener,
+    engine: Engine,
+    facts: NodeFacts,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    macro_rules! bounded {
+        ($service:expr) => {
+            $service
+                .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+        };
+    }
+    let runtime = runtime::Runtime::new(engine.clone(), facts.clone());
+    let images = image::ImageServer::new(engine.clone());
+    let people = corten::People::new(engine, facts);
+    Server::builder()
+        .max_concurrent_streams(GRPC_STREAMS_MAX)
+        .initial_stream_window_size(GRPC_WINDOW_BYTES)
+        .initial_connection_window_size(GRPC_WINDOW_BYTES)
+        .add_service(bounded!(RuntimeServiceServer::new(runtime)))
+        .add_service(bounded!(ImageServiceServer::new(images)))
+        .add_service(bounded!(CortenServer::new(people)))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+        .await
+}

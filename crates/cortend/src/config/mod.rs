@@ -1,0 +1,252 @@
+//! The daemon's configuration: what can be set, and to what it is set.
+
+mod load;
+mod suggest;
+
+use std::path::PathBuf;
+
+use corten_net::{BridgeSettings, IpNet};
+use serde::{Deserialize, Serialize};
+
+pub use load::{Error, Overrides, load};
+
+/// Where the configuration is unless the command line says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/corten/config.toml";
+
+/// The documented configuration with every key at its default.
+pub const DEFAULT_TEXT: &str = include_str!("default.toml");
+
+/// Everything that can be set; `default.toml` documents each key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What outlives a reboot.
+    pub root: PathBuf,
+    /// What does not.
+    pub state: PathBuf,
+    /// Where clients connect.
+    pub socket: PathBuf,
+    /// The shim's program.
+    pub shim: PathBuf,
+    /// Logs of people's containers.
+    pub log_dir: PathBuf,
+    /// What the daemon says of itself.
+    pub log: Log,
+    /// Control groups.
+    pub cgroup: Cgroup,
+    /// Registries.
+    pub registry: Registry,
+    /// Networks.
+    pub network: Network,
+}
+
+/// What the daemon says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// A filter as `tracing` has it.
+    pub level: String,
+    /// For whom.
+    pub format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people and the journal.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Control groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cgroup {
+    /// Who makes them.
+    pub driver: CgroupDriver,
+    /// The parent of those that have no other.
+    pub root: String,
+}
+
+/// Who makes control groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// We do, in the file system.
+    #[default]
+    Cgroupfs,
+}
+
+/// Registries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registry {
+    /// Directories with a `hosts.toml` for each registry.
+    pub hosts_dirs: Vec<PathBuf>,
+}
+
+/// Networks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Who connects the kubelet's pods.
+    pub cri: CriNetwork,
+    /// CNI plugins.
+    pub cni: Cni,
+    /// The built-in bridge.
+    pub bridge: Bridge,
+}
+
+/// Who connects the kubelet's pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CriNetwork {
+    /// CNI plugins.
+    #[default]
+    Cni,
+    /// The built-in bridge.
+    Builtin,
+}
+
+/// CNI plugins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cni {
+    /// Directories with configurations.
+    pub conf_dirs: Vec<PathBuf>,
+    /// Directories with plugins.
+    pub bin_dirs: Vec<PathBuf>,
+}
+
+/// The built-in bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bridge {
+    /// Name of its link.
+    pub name: String,
+    /// Its subnets.
+    pub subnets: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "/var/lib/corten".into(),
+            state: "/run/corten".into(),
+            socket: corten_api::DEFAULT_SOCKET.into(),
+            shim: "/usr/libexec/corten/corten-shim".into(),
+            log_dir: "/var/log/corten".into(),
+            log: Log::default(),
+            cgroup: Cgroup::default(),
+            registry: Registry::default(),
+            network: Network::default(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl Default for Cgroup {
+    fn default() -> Self {
+        Self { driver: CgroupDriver::Cgroupfs, root: "/corten".to_owned() }
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        let hosts_dirs = ["/etc/corten/certs.d", "/etc/containerd/certs.d"];
+        Self { hosts_dirs: hosts_dirs.map(PathBuf::from).into() }
+    }
+}
+
+impl Default for Cni {
+    fn default() -> Self {
+        let settings = corten_net::CniSettings::new(PathBuf::new());
+        Self { conf_dirs: settings.config_dirs, bin_dirs: settings.plugin_dirs }
+    }
+}
+
+impl Default for Bridge {
+    fn default() -> Self {
+        let settings = BridgeSettings::new(PathBuf::new());
+        let subnets = settings.subnets.iter().map(ToString::to_string).collect();
+        Self { name: settings.name, subnets }
+    }
+}
+
+impl Config {
+    /// What parsing alone cannot see: the sentence says which key and why.
+    fn check(&self) -> Result<(), String> {
+        let paths = [
+            ("root", &self.root),
+            ("state", &self.state),
+            ("socket", &self.socket),
+            ("shim", &self.shim),
+            ("log_dir", &self.log_dir),
+        ];
+        for (key, path) in paths {
+            if !path.is_absolute() {
+                return Err(format!("{key} = {path:?} is not an absolute path"));
+            }
+        }
+        let root = &self.cgroup.root;
+        if !root.starts_with('/') || root.len() < 2 || root.split('/').any(|part| part == "..") {
+            return Err(format!("cgroup.root = {root:?} is no path below the cgroup root"));
+        }
+        for directive in self.log.level.split(',') {
+            directive
+                .parse::<tracing_subscriber::filter::Directive>()
+                .map_err(|error| format!("log.level = {:?}: {error}", self.log.level))?;
+        }
+        self.subnets().map(drop)
+    }
+
+    /// The bridge's subnets.
+    pub fn subnets(&self) -> Result<Vec<IpNet>, String> {
+        let parse = |text: &String| {
+            text.parse::<IpNet>().map_err(|error| format!("network.bridge.subnets: {error}"))
+        };
+        self.network.bridge.subnets.iter().map(parse).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_configuration_is_the_default() {
+        let documented: Config = toml::from_str(DEFAULT_TEXT).unwrap();
+        assert_eq!(documented, Config::default());
+        documented.check().unwrap();
+    }
+
+    #[test]
+    fn every_key_is_documented() {
+        let text = toml::to_string(&Config::default()).unwrap();
+        for key in text.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key) {
+            let described = DEFAULT_TEXT.lines().any(|line| line.starts_with(&format!("{key} = ")));
+            assert!(described, "{key}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        let refused = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check().unwrap_err()
+        };
+        assert!(refused(|c| c.root = "var".into()).contains("root"));
+        assert!(refused(|c| c.cgroup.root = "/../x".into()).contains("cgroup.root"));
+        assert!(refused(|c| c.network.bridge.subnets = vec!["ten".into()]).contains("subnets"));
+        assert!(refused(|c| c.log.level = "corten=loud".into()).contains("log.level"));
+    }
+}

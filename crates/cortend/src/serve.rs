@@ -1,0 +1,173 @@
+//! The daemon's life: open what is there, serve, leave the pods alone.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corten_image::{Images, ImagesConfig};
+use corten_net::{Bridge, BridgeSettings, Cni, CniSettings, Network};
+use corten_pods::{Engine, EngineConfig, NetworkProvider};
+use corten_store::Store;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::{Config, CriNetwork};
+use crate::{node, notify, socket};
+
+/// How long calls under way may take once we were asked to stop: well below
+/// systemd's own patience of 90 s.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why the daemon did not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A directory of ours cannot be made.
+    #[error("unable to make the directory {path}: {source}")]
+    Directory {
+        /// Which.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] corten_store::Error),
+    /// The images.
+    #[error(transparent)]
+    Images(#[from] corten_image::Error),
+    /// A network.
+    #[error(transparent)]
+    Network(#[from] corten_net::Error),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] corten_pods::Error),
+    /// The socket.
+    #[error(transparent)]
+    Socket(#[from] socket::Error),
+    /// The bridge's subnets.
+    #[error("unable to use the configuration: {0}")]
+    Config(String),
+    /// Threads or signals.
+    #[error("unable to start: {0}")]
+    Start(#[from] std::io::Error),
+    /// The server.
+    #[error("unable to serve: {0}")]
+    Serve(String),
+}
+
+impl Error {
+    /// Another instance works on the same root or socket.
+    pub fn in_use(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(corten_store::Error::InUse { .. })
+                | Self::Socket(socket::Error::InUse { .. })
+        )
+    }
+}
+
+/// Serves until SIGTERM or SIGINT. Pods run on.
+pub fn run(config: Config) -> Result<(), Error> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(life(config))
+}
+
+async fn life(config: Config) -> Result<(), Error> {
+    // Before anything is changed, so that an early SIGTERM finds it whole.
+    let stop = stop_asked()?;
+    for dir in [&config.root, &config.state, &config.log_dir] {
+        make_dir(dir)?;
+    }
+    // The store's lock comes first: it tells a second instance to leave.
+    let root = config.root.clone();
+    let store = blocking(move || Store::open(&root)).await??;
+    let listener = socket::listen(&config.socket).await?;
+    let engine = open_engine(&config, Arc::new(store)).await?;
+    let facts = node::facts(&config);
+    tracing::info!(
+        version = facts.version,
+        socket = %config.socket.display(),
+        root = %config.root.display(),
+        "serving"
+    );
+    notify::ready();
+    let served = corten_cri::serve(listener, engine, facts, until(stop.clone()));
+    tokio::select! {
+        served = served => served.map_err(|error| Error::Serve(error.to_string()))?,
+        () = drained(stop) => tracing::warn!("calls that were under way are given up"),
+    }
+    tracing::info!("leaving; pods run on");
+    Ok(())
+}
+
+async fn open_engine(config: &Config, store: Arc<Store>) -> Result<Engine, Error> {
+    let images_config =
+        ImagesConfig { hosts_dirs: config.registry.hosts_dirs.clone(), ..ImagesConfig::default() };
+    let images = Images::open(store.clone(), images_config)?;
+    let cni = Cni::new(CniSettings {
+        config_dirs: config.network.cni.conf_dirs.clone(),
+        plugin_dirs: config.network.cni.bin_dirs.clone(),
+        ..CniSettings::new(config.root.join("cni"))
+    })?;
+    let bridge = Bridge::new(BridgeSettings {
+        name: config.network.bridge.name.clone(),
+        subnets: config.subnets().map_err(Error::Config)?,
+        ..BridgeSettings::new(config.root.join("leases"))
+    })?;
+    let engine_config = EngineConfig {
+        state_dir: config.state.clone(),
+        shim_path: config.shim.clone(),
+        cgroup_root: config.cgroup.root.clone(),
+        log_dir: config.log_dir.clone(),
+        cri_network: match config.network.cri {
+            CriNetwork::Cni => NetworkProvider::Cni,
+            CriNetwork::Builtin => NetworkProvider::Builtin,
+        },
+    };
+    let (cni, bridge) = (Network::Cni(cni), Network::Bridge(bridge));
+    Ok(Engine::open(engine_config, store, images, cni, bridge).await?)
+}
+
+/// Ours and nobody else's: there are keys to images and sockets to pods in it.
+fn make_dir(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .map_err(|source| Error::Directory { path: path.display().to_string(), source })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Serve(error.to_string()))
+}
+
+/// Becomes true when a signal asks us to stop.
+fn stop_asked() -> Result<watch::Receiver<bool>, Error> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        notify::stopping();
+        sender.send_replace(true);
+        // Held, so that receivers see the value and not the end of the channel.
+        std::future::pending::<()>().await;
+    });
+    Ok(receiver)
+}
+
+async fn until(mut stop: watch::Receiver<bool>) {
+    // The sender is held for ever: the error of its absence cannot come.
+    let _ = stop.wait_for(|stopped| *stopped).await;
+}
+
+/// Done when the calls under way have had their time.
+async fn drained(stop: watch::Receiver<bool>) {
+    until(stop).await;
+    tokio::time::sleep(DRAIN_DEADLINE).await;
+}

@@ -1,0 +1,153 @@
+//! Logs: the files that shims write in CRI's format, read for people.
+//!
+//! A line is `<RFC 3339 time> <stdout|stderr> <P|F> <content>`; `P` means that
+//! the content goes on in the stream's next line.
+
+mod line;
+mod reader;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use corten_api::corten as api;
+use corten_base::limits::LOG_TAIL_LINES_MAX;
+use corten_pods::{ContainerView, Error};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::containers::exited;
+use super::{Answers, People};
+use crate::status::Wire;
+use crate::validate::refuse;
+use reader::Reader;
+
+/// How often a followed log is looked at. Only while somebody follows it.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
+/// Messages that wait for a slow client; then the reader waits.
+const MESSAGES_WAITING_MAX: usize = 4;
+
+type Answer = Result<api::LogsResponse, Status>;
+
+/// How a container ends, as the engine tells.
+type Ending = tokio::task::JoinHandle<corten_pods::Result<ContainerView>>;
+
+impl People {
+    pub(super) async fn logs(
+        &self,
+        request: api::LogsRequest,
+    ) -> Result<Answers<api::LogsResponse>, Status> {
+        let (namespace, container) = self.find(&request.namespace, &request.container)?;
+        if container.log_path.is_empty() {
+            return Err(Error::precondition(format!(
+                "unable to read the log of container {:?}: it has none",
+                container.config.name
+            )))
+            .wire();
+        }
+        if request.tail.is_some_and(|tail| tail > LOG_TAIL_LINES_MAX) {
+            return Err(refuse("tail", format!("up to {LOG_TAIL_LINES_MAX} lines are kept")))
+                .wire();
+        }
+        // The file is opened and the end is waited for before the client hears
+        // from us: from then on it may start the container, which may be gone
+        // a moment later.
+        let reader = Reader::open(PathBuf::from(&container.log_path)).await.wire()?;
+        let ending = if request.follow {
+            let engine = self.engine.clone();
+            let id = container.id.to_string();
+            let (begun, waiting) = tokio::sync::oneshot::channel();
+            let ending: Ending = tokio::spawn(async move {
+                let mut wait = std::pin::pin!(engine.wait_container(&namespace, &id));
+                let first = poll_once(wait.as_mut()).await;
+                let _ = begun.send(());
+                match first {
+                    Some(view) => view,
+                    None => wait.await,
+                }
+            });
+            let _ = waiting.await;
+            Some(ending)
+        } else {
+            None
+        };
+        let (answers, stream) = mpsc::channel(MESSAGES_WAITING_MAX);
+        tokio::spawn(send(reader, request, ending, answers));
+        Ok(Box::pin(ReceiverStream::new(stream)))
+    }
+}
+
+/// The result of a future that is ready at once.
+async fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+    tokio::select! {
+        biased;
+        output = &mut future => Some(output),
+        () = std::future::ready(()) => None,
+    }
+}
+
+/// Sends what is there, and with `ending` what comes until the container ends.
+async fn send(
+    mut reader: Reader,
+    request: api::LogsRequest,
+    ending: Option<Ending>,
+    answers: mpsc::Sender<Answer>,
+) {
+    let outcome = match request.tail {
+        Some(tail) => reader.skip_to_tail(tail).await,
+        None => Ok(()),
+    };
+    let outcome = match outcome {
+        Ok(()) => follow(&mut reader, request.since_ns, ending, &answers).await,
+        Err(error) => Err(error).wire(),
+    };
+    if let Err(status) = outcome {
+        // Fails only when the client has left.
+        let _ = answers.send(Err(status)).await;
+    }
+}
+
+async fn follow(
+    reader: &mut Reader,
+    since_ns: i64,
+    mut ending: Option<Ending>,
+    answers: &mpsc::Sender<Answer>,
+) -> Result<(), Status> {
+    loop {
+        // Known before the rest is read: what is read then is all there is.
+        let ended = ending.as_ref().is_none_or(Ending::is_finished);
+        loop {
+            let entries = reader.next_entries(since_ns).await.wire()?;
+            if entries.is_empty() {
+                break;
+            }
+            let message = api::LogsResponse { entries, exited: None };
+            if answers.send(Ok(message)).await.is_err() {
+                return Ok(());
+            }
+        }
+        if ended {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(FOLLOW_INTERVAL) => {}
+            () = answers.closed() => {
+                if let Some(ending) = &ending {
+                    ending.abort();
+                }
+                return Ok(());
+            }
+        }
+    }
+    if let Some(ending) = ending.take() {
+        let view = ending
+            .await
+            .map_err(|error| {
+                Status::internal(format!("unable to wait for the container: {error}"))
+            })?
+            .wire()?;
+        let message = api::LogsResponse { entries: Vec::new(), exited: Some(exited(&view)) };
+        let _ = answers.send(Ok(message)).await;
+    }
+    Ok(())
+}

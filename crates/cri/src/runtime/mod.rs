@@ -1,0 +1,68 @@
+//! CRI's RuntimeService: one file for each group of calls.
+//!
+//! What is not here answers UNIMPLEMENTED, by the generated trait.
+
+mod containers;
+mod exec;
+mod node;
+mod sandboxes;
+
+use corten_api::cri::runtime_service_server::RuntimeService;
+use corten_api::cri::*;
+use corten_base::Namespace;
+use corten_pods::Engine;
+use tonic::{Request, Response, Status};
+
+use crate::NodeFacts;
+
+/// What serves RuntimeService. It sees the namespace `k8s.io` only.
+pub struct Runtime {
+    engine: Engine,
+    namespace: Namespace,
+    facts: NodeFacts,
+}
+
+impl Runtime {
+    /// Serves what this engine runs.
+    pub fn new(engine: Engine, facts: NodeFacts) -> Self {
+        Self { engine, namespace: Namespace::kubernetes(), facts }
+    }
+}
+
+/// `async fn name(request) -> response`, done by the method of the same name
+/// in one of the files beside this one.
+macro_rules! serve {
+    ($($name:ident: $request:ty => $response:ty;)*) => {
+        #[tonic::async_trait]
+        impl RuntimeService for Runtime {
+            $(
+                async fn $name(
+                    &self,
+                    request: Request<$request>,
+                ) -> Result<Response<$response>, Status> {
+                    Runtime::$name(self, request.into_inner()).await.map(Response::new)
+                }
+            )*
+        }
+    };
+}
+
+serve! {
+    version: VersionRequest => VersionResponse;
+    status: StatusRequest => StatusResponse;
+    runtime_config: RuntimeConfigRequest => RuntimeConfigResponse;
+    update_runtime_config: UpdateRuntimeConfigRequest => UpdateRuntimeConfigResponse;
+    run_pod_sandbox: RunPodSandboxRequest => RunPodSandboxResponse;
+    stop_pod_sandbox: StopPodSandboxRequest => StopPodSandboxResponse;
+    remove_pod_sandbox: RemovePodSandboxRequest => RemovePodSandboxResponse;
+    pod_sandbox_status: PodSandboxStatusRequest => PodSandboxStatusResponse;
+    list_pod_sandbox: ListPodSandboxRequest => ListPodSandboxResponse;
+    create_container: CreateContainerRequest => CreateContainerResponse;
+    start_container: StartContainerRequest => StartContainerResponse;
+    stop_container: StopContainerRequest => StopContainerResponse;
+    remove_container: RemoveContainerRequest => RemoveContainerResponse;
+    container_status: ContainerStatusRequest => ContainerStatusResponse;
+    list_containers: ListContainersRequest => ListContainersResponse;
+    reopen_container_log: ReopenContainerLogRequest => ReopenContainerLogResponse;
+    exec_sync: ExecSyncRequest => ExecSyncResponse;
+}
