@@ -27,7 +27,7 @@ impl Fixture {
     /// A plain container in a plain pod.
     pub(crate) fn new() -> Self {
         let path = |name: &str| Some(format!("/pod/{name}"));
-        Self {
+        let mut fixture = Self {
             sandbox: SandboxConfig {
                 name: "web-0".into(),
                 uid: "uid".into(),
@@ -66,7 +66,9 @@ impl Fixture {
             mounts: Vec::new(),
             devices: Vec::new(),
             seccomp_profile: None,
-        }
+        };
+        fixture.own_pids();
+        fixture
     }
 
     pub(crate) fn mount(&mut self, container_path: &str, source: &str) {
@@ -96,6 +98,11 @@ impl Fixture {
             seccomp_profile: self.seccomp_profile.as_deref(),
             labels: None,
         })
+    }
+
+    /// With a PID namespace of its own.
+    pub(crate) fn own_pids(&mut self) {
+        self.container.security.namespaces.pid = crate::request::NamespaceMode::Container;
     }
 
     pub(crate) fn spec(&self) -> oci::Spec {

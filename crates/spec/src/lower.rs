@@ -274,3 +274,6 @@ fn refuse_unsupported(linux: &Linux, process: &Process) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
