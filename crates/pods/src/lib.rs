@@ -7,8 +7,14 @@
 
 mod engine;
 mod error;
+mod journal;
+mod record;
+mod shim;
+mod state;
+mod table;
 mod view;
+mod watch;
 
-pub use engine::{Engine, EngineConfig, NetworkProvider};
+pub use engine::{DEFAULT_HANDLER, Engine, EngineConfig, NetworkProvider};
 pub use error::{Error, Kind, Result};
 pub use view::*;

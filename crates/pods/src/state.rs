@@ -65,6 +65,8 @@ pub enum ContainerEvent {
     CreateFailed,
     /// Somebody wants it started.
     StartAsked,
+    /// An ended one of people's is made ready to be started again.
+    ReviveAsked,
     /// Its command runs.
     Started,
     /// It ended, was never able to start, or its shim died.
@@ -142,6 +144,7 @@ impl ContainerState {
             (S::Creating, E::HandedOver) => Go(S::Created),
             (S::Creating, E::CreateFailed) => Undo,
             (S::Creating, E::StartAsked) => Refuse("it is still being created"),
+            (S::Creating, E::ReviveAsked) => Refuse("it is still being created"),
             (S::Creating, E::Started) => Refuse("it is still being created"),
             (S::Creating, E::Ended) => Go(S::Exited),
             (S::Creating, E::RemoveAsked) => Refuse("it is still being created"),
@@ -149,6 +152,7 @@ impl ContainerState {
             (S::Created, E::HandedOver) => Stay,
             (S::Created, E::CreateFailed) => Go(S::Exited),
             (S::Created, E::StartAsked) => Go(S::Starting),
+            (S::Created, E::ReviveAsked) => Stay,
             (S::Created, E::Started) => Go(S::Running),
             (S::Created, E::Ended) => Go(S::Exited),
             (S::Created, E::RemoveAsked) => Go(S::Removing),
@@ -156,6 +160,7 @@ impl ContainerState {
             (S::Starting, E::HandedOver) => Stay,
             (S::Starting, E::CreateFailed) => Go(S::Exited),
             (S::Starting, E::StartAsked) => Stay,
+            (S::Starting, E::ReviveAsked) => Stay,
             (S::Starting, E::Started) => Go(S::Running),
             (S::Starting, E::Ended) => Go(S::Exited),
             (S::Starting, E::RemoveAsked) => Go(S::Removing),
@@ -163,6 +168,7 @@ impl ContainerState {
             (S::Running, E::HandedOver) => Stay,
             (S::Running, E::CreateFailed) => Stay,
             (S::Running, E::StartAsked) => Refuse("it is running already"),
+            (S::Running, E::ReviveAsked) => Refuse("it is running already"),
             (S::Running, E::Started) => Stay,
             (S::Running, E::Ended) => Go(S::Exited),
             (S::Running, E::RemoveAsked) => Go(S::Removing),
@@ -170,6 +176,7 @@ impl ContainerState {
             (S::Exited, E::HandedOver) => Stay,
             (S::Exited, E::CreateFailed) => Stay,
             (S::Exited, E::StartAsked) => Refuse("it has ended"),
+            (S::Exited, E::ReviveAsked) => Go(S::Creating),
             (S::Exited, E::Started) => Stay,
             (S::Exited, E::Ended) => Stay,
             (S::Exited, E::RemoveAsked) => Go(S::Removing),
@@ -177,6 +184,7 @@ impl ContainerState {
             (S::Removing, E::HandedOver) => Stay,
             (S::Removing, E::CreateFailed) => Stay,
             (S::Removing, E::StartAsked) => Refuse("it is being removed"),
+            (S::Removing, E::ReviveAsked) => Refuse("it is being removed"),
             (S::Removing, E::Started) => Stay,
             (S::Removing, E::Ended) => Stay,
             (S::Removing, E::RemoveAsked) => Go(S::Removing),

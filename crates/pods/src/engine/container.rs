@@ -69,7 +69,7 @@ impl Inner {
         let id = ContainerId::from_random(corten_kernel::random::bytes());
         let log_path = self.log_path(sandbox, &config)?;
         let config = Arc::new(config);
-        let stop_signal = stop_signal(&config, image);
+        let stop_signal = corten_spec::signal::stop_signal(config.stop_signal, &image.config.stop_signal);
         let record = ContainerRecord {
             id: id.clone(),
             sandbox: sandbox.id.clone(),
@@ -207,15 +207,6 @@ fn check_ready(sandbox: &Sandbox) -> Result<()> {
         "unable to create a container in sandbox {}: it is not ready",
         sandbox.id.short()
     )))
-}
-
-/// What was asked for, else the image's, else SIGTERM.
-fn stop_signal(config: &ContainerConfig, image: &Image) -> i32 {
-    const SIGTERM: i32 = 15;
-    if config.stop_signal != 0 {
-        return config.stop_signal;
-    }
-    corten_spec::signal::parse(&image.config.stop_signal).unwrap_or(SIGTERM)
 }
 
 fn taken(there: &Container) -> Error {

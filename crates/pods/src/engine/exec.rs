@@ -16,6 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::shim::Shim;
 use crate::state::ContainerState;
 use crate::table::Container;
+use crate::watch::watch;
 use crate::view::{ExecOutput, ExecRequest, ExecSession};
 
 /// Bytes read from a stream at once.
@@ -257,8 +258,7 @@ impl Collector {
         let watch = |pipe: OwnedFd| {
             rustix::io::ioctl_fionbio(&pipe, true)
                 .map_err(|errno| Error::internal(format!("unable to read an exec's output: {errno}")))?;
-            AsyncFd::new(pipe)
-                .map_err(|error| Error::internal(format!("unable to watch an exec's output: {error}")))
+            watch(pipe, "an exec's output")
         };
         Ok(Self { pipe: pipe.map(watch).transpose()?, kept: Vec::new(), buffer: vec![0; READ_BYTES] })
     }

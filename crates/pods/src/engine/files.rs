@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// Writes them into the sandbox's directory.
 pub fn write(dir: &Path, config: &SandboxConfig) -> Result<()> {
     let resolv_conf = match &config.dns {
-        Some(dns) => files::resolv_conf(dns),
+        Some(dns) => files::resolv_conf(dns).map_err(invalid)?,
         // A node without one has no name resolution to pass on.
         None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
     };
@@ -18,12 +18,12 @@ pub fn write(dir: &Path, config: &SandboxConfig) -> Result<()> {
     let hosts = if host_network {
         std::fs::read_to_string("/etc/hosts").unwrap_or_default()
     } else {
-        files::hosts(&config.hostname, &[])
+        files::hosts(&config.hostname, &[]).map_err(invalid)?
     };
     let hostname = if host_network || config.hostname.is_empty() {
         std::fs::read_to_string("/etc/hostname").unwrap_or_default()
     } else {
-        format!("{}\n", config.hostname)
+        files::hostname(&config.hostname).map_err(invalid)?
     };
     for (name, text) in [("resolv.conf", resolv_conf), ("hosts", hosts), ("hostname", hostname)] {
         let path = dir.join(name);
@@ -32,4 +32,8 @@ pub fn write(dir: &Path, config: &SandboxConfig) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+fn invalid(error: corten_spec::Error) -> Error {
+    Error::invalid(error.to_string())
 }

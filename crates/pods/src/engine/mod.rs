@@ -12,6 +12,7 @@
 //! | `lists` | views |
 
 mod container;
+mod devices;
 mod events;
 mod exec;
 mod files;
@@ -21,6 +22,7 @@ mod lists;
 mod logs;
 mod namespaces;
 mod node;
+mod prepare;
 mod recover;
 mod sandbox;
 mod shims;
@@ -48,6 +50,9 @@ use crate::view::*;
 
 /// The name of the built-in runtime handler.
 pub const DEFAULT_HANDLER: &str = "corten";
+
+/// Where a shim has its pod's /dev/shm, in its own mount namespace.
+const SHM_IN_SHIM: &str = "/shm";
 
 /// How long a launch may take, hooks included, before Start and Exec give up.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(110);

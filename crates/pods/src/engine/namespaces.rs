@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use corten_kernel::launch::NamespaceKind;
 use corten_kernel::ns;
+use corten_spec::container::{NodePolicy, sandbox_sysctls};
 use corten_spec::request::{IdMapping, NamespaceMode, SandboxConfig, UserNamespace};
 
 use super::{Inner, blocking};
@@ -101,7 +102,7 @@ impl Inner {
 
 impl Namespaces {
     /// Host name and sysctls, before anything runs in the pod.
-    pub fn settle(&self, config: &SandboxConfig) -> Result<()> {
+    pub fn settle(&self, config: &SandboxConfig, policy: &NodePolicy) -> Result<()> {
         if let Some(uts) = &self.uts
             && !config.hostname.is_empty()
         {
@@ -109,7 +110,7 @@ impl Namespaces {
             ns::run_in(&[uts.as_fd()], move || ns::set_hostname(&name))??;
         }
         let (net, ipc): (Vec<_>, Vec<_>) =
-            config.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())).partition(|(key, _)| key.starts_with("net."));
+            sandbox_sysctls(config, policy).into_iter().partition(|(key, _)| key.starts_with("net."));
         self.write_sysctls(net, &self.net)?;
         self.write_sysctls(ipc, &self.ipc)
     }
@@ -148,7 +149,7 @@ fn to_kernel(mappings: &[IdMapping]) -> Vec<ns::IdMap> {
         .collect()
 }
 
-fn host_root(mappings: &[IdMapping], what: &str) -> Result<u32> {
+pub(super) fn host_root(mappings: &[IdMapping], what: &str) -> Result<u32> {
     mappings
         .iter()
         .find(|mapping| mapping.container_id == 0 && mapping.length > 0)

@@ -219,11 +219,14 @@ impl Inner {
     pub(super) fn read_exits(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
         let path = self.journal.sandbox_dir(&sandbox.id).join("exits");
         let Ok(bytes) = std::fs::read(&path) else { return };
-        for ExitRecord { target, exit } in exit_record::parse(&bytes) {
-            if target.exec.is_none()
-                && let Some(container) = self.table.container(&target.container)
-            {
-                self.container_ended(&container, exit);
+        for ExitRecord { target, exit, failure, .. } in exit_record::parse(&bytes) {
+            if target.exec.is_some() {
+                continue;
+            }
+            let Some(container) = self.table.container(&target.container) else { continue };
+            match failure {
+                Some(failure) => self.launch_failed(&container, failure),
+                None => self.container_ended(&container, exit),
             }
         }
     }
@@ -258,9 +261,7 @@ impl Inner {
             self.table.containers().iter().map(|container| container.id.clone()).collect();
         let store = self.store.clone();
         let swept = blocking(move || {
-            let snapshots =
-                store.snapshots().map_err(|error| Error::internal(error.to_string()))?;
-            for id in snapshots {
+            for id in store.snapshotter().list() {
                 if !known.contains(&id) {
                     tracing::info!(snapshot = %id, "removing a snapshot that belongs to no container");
                     store.remove_snapshot(&id).map_err(|error| Error::internal(error.to_string()))?;

@@ -141,11 +141,11 @@ impl Inner {
     }
 
     /// Starts the shim, hands it the pod's namespaces, and settles these.
-    async fn prepare_shim(&self, sandbox: &Sandbox, namespaces: &Arc<Namespaces>) -> Result<Shim> {
+    async fn prepare_shim(self: &Arc<Self>, sandbox: &Sandbox, namespaces: &Arc<Namespaces>) -> Result<Shim> {
         let settle = {
-            let namespaces = namespaces.clone();
+            let (inner, namespaces) = (self.clone(), namespaces.clone());
             let config = sandbox.config.clone();
-            blocking(move || namespaces.settle(&config))
+            blocking(move || namespaces.settle(&config, &inner.node.policy))
         };
         let (shim, settled) = tokio::join!(self.start_shim(sandbox), settle);
         let shim = shim?;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use corten_base::SandboxId;
 use corten_kernel::process;
 use rustix::process::{WaitId, WaitIdOptions};
-use tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, Kind, Result};
+use crate::watch::watch;
 
 /// Waits for a shim to end; one that takes longer than `timeout` is killed.
 /// The pid is only believed if its command line names the sandbox: it may be
@@ -19,8 +19,7 @@ pub async fn end(pid: i32, id: &SandboxId, timeout: Duration) -> Result<()> {
         reap(&pidfd);
         return Ok(());
     }
-    let pidfd = AsyncFd::new(pidfd)
-        .map_err(|error| Error::internal(format!("unable to watch the shim {pid}: {error}")))?;
+    let pidfd = watch(pidfd, "a shim's process")?;
     if tokio::time::timeout(timeout, pidfd.readable()).await.is_err() {
         let _ = process::pidfd_send_signal(pidfd.get_ref(), 9);
         if tokio::time::timeout(timeout, pidfd.readable()).await.is_err() {

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use corten_base::{ContainerId, Namespace};
+use corten_protocol::frame::{Request, Target};
 use corten_spec::request::{ContainerConfig, SandboxConfig};
 
 use super::Inner;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::state::ContainerEvent;
 use crate::table::Container;
 
 impl Inner {
@@ -47,6 +49,39 @@ impl Inner {
         }
         if let Err(error) = self.remove_sandbox(&container.sandbox).await {
             tracing::error!(container = %container.id, %error, "unable to remove an ended container");
+        }
+    }
+
+    /// Makes an ended container ready to be started again, with the files that
+    /// it wrote before.
+    pub(super) async fn revive_solo(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let id = container.id.short();
+        let record = container.record.borrow().clone();
+        let image = self
+            .images
+            .find(&record.namespace, &record.image_id.to_string())
+            .ok_or_else(|| Error::not_found("image", &record.image_ref))
+            .map_err(|error| error.during(format!("unable to start container {id} again")))?;
+        let shim = self.shim_of(container).map_err(|error| {
+            error.during(format!("unable to start container {id} again, since its pod is down: remove it, and run it anew"))
+        })?;
+        let target = Target { container: container.id.clone(), exec: None };
+        // Its answer does not matter: what it does not know it need not forget.
+        shim.call(&Request::Delete { target }, &[]).await?;
+        self.remove_container_cgroup(container).await?;
+        self.move_container(container, ContainerEvent::ReviveAsked, |record| {
+            record.reason.clear();
+            record.message.clear();
+            record.finished_at_ns = 0;
+            record.started_at_ns = 0;
+            record.exit_code = 0;
+        })?;
+        match self.hand_over(container, &image).await {
+            Ok(()) => self.move_container(container, ContainerEvent::HandedOver, |_| {}).map(|_| ()),
+            Err(error) => {
+                self.container_lost(container, error.message());
+                Err(error)
+            }
         }
     }
 }

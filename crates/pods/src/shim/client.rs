@@ -20,6 +20,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, Kind, Result};
+use crate::watch::watch;
 
 /// How long a shim may take for a request that only touches itself. It never
 /// touches a foreign filesystem, so even a busy node answers in milliseconds.
@@ -66,8 +67,7 @@ impl Shim {
         news: mpsc::UnboundedSender<(SandboxId, ShimNews)>,
     ) -> Result<Self> {
         let socket = fdpass::connect(path)?;
-        let socket = AsyncFd::new(socket)
-            .map_err(|error| Error::internal(format!("unable to watch a shim: {error}")))?;
+        let socket = watch(socket, "a shim")?;
         let shim = Self {
             inner: Arc::new(Inner {
                 sandbox: sandbox.clone(),

@@ -46,7 +46,7 @@ impl ShimProgram {
     pub fn prepare(path: &Path, cgroups: Arc<Cgroups>, cgroup: String) -> Result<Self> {
         let program = std::fs::File::open(path).map_err(|error| {
             Error::internal(format!(
-                "unable to open the shim {}: {error} (set shim_path in the configuration)",
+                "unable to open the shim {}: {error} (`shim` in the configuration says where it is)",
                 path.display()
             ))
         })?;
