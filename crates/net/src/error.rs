@@ -40,7 +40,9 @@ pub enum Error {
     },
 
     /// All addresses of the bridge are in use.
-    #[error("unable to find a free address in {subnet}: all {count} are in use; use a larger subnet")]
+    #[error(
+        "unable to find a free address in {subnet}: all {count} are in use; use a larger subnet"
+    )]
     NoFreeAddress {
         /// The bridge's subnet.
         subnet: String,

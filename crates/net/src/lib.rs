@@ -11,6 +11,8 @@ mod error;
 mod namespaces;
 mod network;
 mod request;
+#[cfg(test)]
+mod testing;
 
 pub use address::IpNet;
 pub use bridge::{Bridge, BridgeSettings};

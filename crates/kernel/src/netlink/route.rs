@@ -25,6 +25,9 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_MODE: u16 = 4;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 
@@ -85,10 +88,8 @@ pub struct VethPair<'a> {
 /// other one is down. Fails with EEXIST when either name is taken.
 pub fn create_veth(pair: &VethPair<'_>) -> Message {
     let flags = NLM_F_CREATE | NLM_F_EXCL;
-    let mut message = Message::new(RTM_NEWLINK, flags, &link_header(0, true)).does(
-        "make",
-        format!("the veth pair {} and {} in the pod", pair.name, pair.peer_name),
-    );
+    let mut message = Message::new(RTM_NEWLINK, flags, &link_header(0, true))
+        .does("make", format!("the veth pair {} and {} in the pod", pair.name, pair.peer_name));
     message.text(IFLA_IFNAME, pair.name).number(IFLA_MASTER, pair.master);
     if let Some(mtu) = pair.mtu {
         message.number(IFLA_MTU, mtu);
@@ -105,6 +106,19 @@ pub fn create_veth(pair: &VethPair<'_>) -> Message {
                     peer.number(IFLA_MTU, mtu);
                 }
             });
+        });
+    });
+    message
+}
+
+/// Lets a bridge send a frame back out of the port that it came from: where
+/// `br_netfilter` is active, a pod reaches its own host port that way.
+pub fn hairpin(name: &str) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, 0, &link_header(0, false))
+        .does("set hairpin mode of", format!("the link {name}"));
+    message.text(IFLA_IFNAME, name).nested(IFLA_LINKINFO, |info| {
+        info.text(IFLA_INFO_SLAVE_KIND, "bridge").nested(IFLA_INFO_SLAVE_DATA, |data| {
+            data.byte(IFLA_BRPORT_MODE, 1);
         });
     });
     message
@@ -205,8 +219,8 @@ pub fn links(socket: &mut Socket) -> Result<Vec<Link>> {
 
 /// All addresses of the socket's network namespace: link, address, prefix.
 pub fn addresses(socket: &mut Socket) -> Result<Vec<(u32, IpAddr, u8)>> {
-    let message = Message::new(RTM_GETADDR, 0, &[0; ADDRESS_HEADER_BYTES])
-        .does("list", "network addresses");
+    let message =
+        Message::new(RTM_GETADDR, 0, &[0; ADDRESS_HEADER_BYTES]).does("list", "network addresses");
     Ok(socket.query(message, true)?.iter().filter_map(parse_address).collect())
 }
 

@@ -13,6 +13,9 @@ mod nft;
 mod ports;
 mod rules;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -202,10 +205,7 @@ impl Shared {
             ],
             ips,
             dns: None,
-            provider: Provider::Bridge(BridgeRecord {
-                bridge: self.settings.name.clone(),
-                ports,
-            }),
+            provider: Provider::Bridge(BridgeRecord { bridge: self.settings.name.clone(), ports }),
         })
     }
 
@@ -228,7 +228,7 @@ impl Shared {
                 peer_mac: mac,
             };
             tries += 1;
-            match socket.request(vec![route::create_veth(&pair)]) {
+            match socket.request(vec![route::create_veth(&pair), route::hairpin(host_link)]) {
                 // An earlier attempt for this sandbox got this far.
                 Err(error) if error.errno == Errno::EXIST && tries < 3 => {
                     delete_link(socket, host_link)?;
@@ -309,8 +309,9 @@ impl Shared {
 
     fn reconcile(&self, kept: &[Kept]) -> Result<()> {
         let keep: HashSet<&SandboxId> = kept.iter().map(|kept| &kept.sandbox).collect();
-        for sandbox in self.leases().abandoned(&keep) {
-            self.leases().release(&sandbox)?;
+        let abandoned = self.leases().abandoned(&keep);
+        for sandbox in &abandoned {
+            self.leases().release(sandbox)?;
         }
         let mut netfilter = Socket::open(Family::Netfilter)?;
         if rules::present(&mut netfilter, &self.settings.table)? {

@@ -357,8 +357,7 @@ pub(super) fn delete_element(table: &str, map: &str, key: &[u8]) -> Message {
 
 /// Asks for all elements of a map.
 pub(super) fn get_elements(table: &str, map: &str) -> Message {
-    let mut message =
-        message(NFT_MSG_GETSETELEM, 0).does("list", format!("nft map {table} {map}"));
+    let mut message = message(NFT_MSG_GETSETELEM, 0).does("list", format!("nft map {table} {map}"));
     message.text(1, table).text(2, map);
     message
 }

@@ -179,9 +179,24 @@ pub(super) fn remove(
     table: &str,
     which: impl Fn(&Element) -> bool,
 ) -> Result<()> {
-    for element in list(socket, table)?.iter().filter(|element| which(element)) {
-        let message = nft::delete_element(table, element.map(), &element.key());
-        match socket.transaction(vec![message]) {
+    let elements = list(socket, table)?;
+    let mut deletions: Vec<_> = elements
+        .iter()
+        .filter(|element| which(element))
+        .map(|element| nft::delete_element(table, element.map(), &element.key()))
+        .collect();
+    if deletions.is_empty() {
+        return Ok(());
+    }
+    // All at once: a transaction waits for the clean-up after the one before,
+    // which takes the kernel some 10 ms.
+    match socket.transaction(deletions.clone()) {
+        // Somebody else removed one of them meanwhile.
+        Err(error) if error.errno == Errno::NOENT => {}
+        removed => return Ok(removed?),
+    }
+    for deletion in deletions.drain(..) {
+        match socket.transaction(vec![deletion]) {
             Err(error) if error.errno == Errno::NOENT => {}
             removed => removed?,
         }

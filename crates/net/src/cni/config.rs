@@ -64,8 +64,10 @@ impl NetworkList {
         for plugin in &plugins {
             check_name("plugin type", plugin_type(plugin))?;
         }
-        let flag = |key| matches!(list.get(key), Some(Value::Bool(true)))
-            || list.get(key).and_then(Value::as_str) == Some("true");
+        let flag = |key| {
+            matches!(list.get(key), Some(Value::Bool(true)))
+                || list.get(key).and_then(Value::as_str) == Some("true")
+        };
         Ok(Self {
             name: name.to_owned(),
             version: choose_version(list)?,
@@ -264,8 +266,11 @@ mod tests {
         }))
         .unwrap();
         let wishes = json!({"portMappings": [1], "mac": "m", "dns": {}});
-        let config =
-            list.for_plugin(&list.plugins[0], wishes.as_object().unwrap(), Some(&json!({"ips": []})));
+        let config = list.for_plugin(
+            &list.plugins[0],
+            wishes.as_object().unwrap(),
+            Some(&json!({"ips": []})),
+        );
         let wanted = json!({
             "type": "p", "x": 1, "name": "n", "cniVersion": "1.0.0",
             "runtimeConfig": {"portMappings": [1]}, "prevResult": {"ips": []},

@@ -11,6 +11,9 @@ mod plugin;
 mod watch;
 mod wishes;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::os::linux::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -170,7 +173,8 @@ impl Cni {
     /// Asks the plugins whether an attachment is as it should be (`CHECK`).
     /// Versions before 0.4.0 cannot tell, and say yes.
     pub async fn check(&self, request: &NetworkRequest, record: &CniRecord) -> Result<()> {
-        let list = NetworkList::parse(record.configuration.clone()).map_err(Error::NotConfigured)?;
+        let list =
+            NetworkList::parse(record.configuration.clone()).map_err(Error::NotConfigured)?;
         if list.disable_check || !list.has_verb("CHECK") {
             return Ok(());
         }
@@ -210,8 +214,9 @@ impl Cni {
         };
         for plugin in &network.plugins {
             let name = plugin_type(plugin);
-            plugin::find(name, &self.shared.settings.plugin_dirs)
-                .map_err(|reason| format!("CNI plugin {name} of network {}: {reason}", network.name))?;
+            plugin::find(name, &self.shared.settings.plugin_dirs).map_err(|reason| {
+                format!("CNI plugin {name} of network {}: {reason}", network.name)
+            })?;
         }
         self.shared.ask_plugins();
         refusal.map_or(Ok(()), Err)
@@ -286,7 +291,8 @@ impl Shared {
         netns: Option<&Path>,
         record: &CniRecord,
     ) -> Result<()> {
-        let list = NetworkList::parse(record.configuration.clone()).map_err(Error::NotConfigured)?;
+        let list =
+            NetworkList::parse(record.configuration.clone()).map_err(Error::NotConfigured)?;
         let result = record.result.as_ref().filter(|_| list.delete_has_result());
         let call = Call::new(&self.settings, sandbox, &record.runtime)
             .in_namespace(netns.filter(|path| is_namespace(path)));
@@ -399,7 +405,12 @@ impl<'a> Call<'a> {
         self
     }
 
-    fn run<'b>(&'b self, verb: &'static str, plugin: &'b str, input: Map<String, Value>) -> Run<'b> {
+    fn run<'b>(
+        &'b self,
+        verb: &'static str,
+        plugin: &'b str,
+        input: Map<String, Value>,
+    ) -> Run<'b> {
         Run {
             plugin,
             directories: &self.settings.plugin_dirs,

@@ -48,11 +48,7 @@ impl Run<'_> {
     /// Runs the plugin and returns what it printed. When the future is dropped
     /// the plugin is killed.
     pub async fn output(self) -> Result<Vec<u8>> {
-        let fail = |cause| Error::Plugin {
-            verb: self.verb,
-            plugin: self.plugin.to_owned(),
-            cause,
-        };
+        let fail = |cause| Error::Plugin { verb: self.verb, plugin: self.plugin.to_owned(), cause };
         let program = find(self.plugin, self.directories).map_err(fail)?;
         let mut command = Command::new(&program);
         let path = std::env::join_paths(self.directories)

@@ -1,13 +1,11 @@
 //! Knowing when CNI configuration changes, without looking again and again.
 
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 
 /// How long a directory must be quiet before it is read again: files are
 /// written in pieces, and half of one must not make another one win.
@@ -19,14 +17,15 @@ const WAITS_MAX: usize = 20;
 #[derive(Debug)]
 pub(super) struct Watch {
     directories: Vec<PathBuf>,
-    queue: AsyncFd<OwnedFd>,
+    /// Not a pipe, but read like one: tokio has no safe type for other files.
+    queue: pipe::Receiver,
 }
 
 impl Watch {
     /// Begins to watch.
     pub fn new(directories: Vec<PathBuf>) -> std::io::Result<Self> {
         let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let watch = Self { directories, queue: AsyncFd::new(queue)? };
+        let watch = Self { directories, queue: pipe::Receiver::from_owned_fd_unchecked(queue)? };
         watch.arm();
         Ok(watch)
     }
@@ -47,9 +46,16 @@ impl Watch {
     }
 
     async fn event(&self) -> std::io::Result<()> {
-        let mut ready = self.queue.readable().await?;
-        let drained = ready.try_io(|queue| drain(queue.get_ref()));
-        drained.unwrap_or(Ok(()))
+        self.queue.readable().await?;
+        // What the events are does not matter.
+        let mut events = [0; 4096];
+        loop {
+            match self.queue.try_read(&mut events) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Watches each directory, or where it is missing the nearest one above.
@@ -66,7 +72,7 @@ impl Watch {
         for directory in &self.directories {
             let mut place: Option<&Path> = Some(directory);
             while let Some(path) = place {
-                match inotify::add_watch(self.queue.get_ref(), path, flags) {
+                match inotify::add_watch(&self.queue, path, flags) {
                     Ok(_) => break,
                     Err(Errno::NOENT | Errno::NOTDIR) => place = path.parent(),
                     Err(errno) => {
@@ -76,20 +82,6 @@ impl Watch {
                     }
                 }
             }
-        }
-    }
-}
-
-/// Reads all events; what they are does not matter.
-fn drain(queue: &OwnedFd) -> std::io::Result<()> {
-    let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut seen = false;
-    loop {
-        match inotify::Reader::new(queue, &mut buffer).next() {
-            Ok(_) => seen = true,
-            Err(Errno::AGAIN) if seen => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
         }
     }
 }
