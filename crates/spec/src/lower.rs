@@ -276,4 +276,6 @@ fn refuse_unsupported(linux: &Linux, process: &Process) -> Result<()> {
 }
 
 #[cfg(test)]
+mod runc_test;
+#[cfg(test)]
 mod tests;

@@ -214,3 +214,53 @@ fn profiles_in_dockers_format() {
         assert!(parse_profile("p", bad.as_bytes(), &MACHINE).is_err(), "{bad}");
     }
 }
+
+/// The names after a title in the table of what peers decide.
+fn peers(title: &str) -> Vec<&'static str> {
+    let table = include_str!("peers.txt");
+    let line = table.lines().find_map(|line| line.strip_prefix(title)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("{title}")).split_whitespace().collect()
+}
+
+#[test]
+fn the_default_profile_decides_as_peers_do() {
+    let (column, title) = match Arch::NATIVE {
+        Arch::Aarch64 | Arch::Arm => (2, "refused arm64"),
+        Arch::X86_64 | Arch::X86 => (0, "refused amd64"),
+    };
+    let refused = |capabilities| {
+        let profile = default_profile(&Machine { capabilities, ..MACHINE });
+        let filter = compile(&profile, Arch::NATIVE).unwrap();
+        let calls = table::TABLE.iter().filter(|(_, numbers)| numbers[column] >= 0);
+        calls
+            .filter(|(_, numbers)| {
+                let decision = run(&filter.program, Arch::NATIVE, numbers[column] as u32, [0; 6]);
+                // What is newer than all that the profile names.
+                decision == ERRNO | 1 || decision == ERRNO | ENOSYS
+            })
+            .map(|(name, _)| *name)
+            .filter(|name| *name != "clone3")
+            .collect::<Vec<_>>()
+    };
+    let base = refused(0);
+    assert_eq!(base, peers(title));
+    for name in capabilities::NAMES {
+        let has_line = include_str!("peers.txt").contains(&format!("\n{name}:"));
+        let gained = if has_line { peers(name) } else { Vec::new() };
+        let expected: Vec<&str> =
+            base.iter().copied().filter(|call| !gained.contains(call)).collect();
+        assert_eq!(refused(capabilities::bit(name).unwrap()), expected, "{name}");
+    }
+}
+
+#[test]
+fn address_families_that_may_be_opened() {
+    let filter = compile(&default_profile(&MACHINE), Arch::X86_64).unwrap();
+    let socket = number(Arch::X86_64, "socket").unwrap();
+    let refused: Vec<u64> = (0..64)
+        .filter(|family| {
+            run(&filter.program, Arch::X86_64, socket, [*family, 0, 0, 0, 0, 0]) != ALLOW
+        })
+        .collect();
+    assert_eq!(refused, [38, 40]);
+}
