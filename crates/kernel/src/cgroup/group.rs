@@ -63,7 +63,6 @@ impl Group {
             if let Some(old) = self.hierarchies.old(controller) {
                 v1::set(&self.old(old), controller, resources)?;
             } else if self.hierarchies.unified_has(controller) {
-                // Without v1 and v2 both, v2's function still judges.
                 v2::set(&self.unified()?, controller, resources)?;
             } else {
                 self.without(controller, resources)?;

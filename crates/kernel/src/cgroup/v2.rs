@@ -98,7 +98,7 @@ fn set_cpu(group: &Directory, resources: &Resources) -> Result<()> {
             None => group.read("cpu.max")?.split(' ').next().unwrap_or("max").to_owned(),
         };
         let period = period.map(|us| format!(" {us}")).unwrap_or_default();
-        group.write("cpu.max", &format!("{quota}{period}"))?;
+        write_or_unlimited(group, "cpu.max", &format!("{quota}{period}"))?;
     }
     match (burst, early) {
         (Some(burst), Some(Err(_))) => group.write("cpu.max.burst", &burst),
@@ -191,7 +191,7 @@ fn or_max(value: i64) -> String {
 fn write_or_unlimited(group: &Directory, file: &str, value: &str) -> Result<()> {
     match group.try_write(file, value) {
         Ok(()) => Ok(()),
-        Err(Errno::NOENT) if value == "max" && group.exists() => Ok(()),
+        Err(Errno::NOENT) if value.starts_with("max") && group.exists() => Ok(()),
         Err(errno) => Err(group.write_error(file, value, errno)),
     }
 }
@@ -265,9 +265,11 @@ pub(super) fn set_devices(group: &Directory, rules: &[DeviceRule]) -> Result<()>
     let object = || format!("the device program of {}", group.path().display());
     match rules {
         [] => Ok(()),
-        [only] if only.allow && only.is_total() => {
-            bpf::detach(&directory).context("remove", object)
-        }
+        [only] if only.allow && only.is_total() => match bpf::detach(&directory) {
+            // Who may not look has not put one there either.
+            Err(Errno::PERM) => Ok(()),
+            outcome => outcome.context("remove", object),
+        },
         rules => bpf::replace(&directory, &program::assemble(rules)).context("attach", object),
     }
 }
