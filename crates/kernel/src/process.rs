@@ -156,6 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "they are waited for by number")]
     fn ends_are_told_apart() {
         for (script, end) in
             [("exit 3", End::Exited(3)), ("kill -9 $$", End::Killed(9)), ("true", End::Exited(0))]
@@ -167,6 +168,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "it is waited for by number")]
     fn a_pidfd_reaches_its_process() {
         let child = Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = child.id() as i32;

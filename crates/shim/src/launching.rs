@@ -82,10 +82,10 @@ impl Shim {
     }
 
     pub(crate) fn init_of(&self, container: &str) -> Option<&Process> {
-        let is_it = |process: &&Box<Process>| {
+        let is_it = |process: &&Process| {
             process.target.exec.is_none() && process.target.container.as_str() == container
         };
-        self.processes.iter().find(is_it).map(Box::as_ref)
+        self.processes.iter().find(is_it)
     }
 
     /// Launches a process that was just added. What goes wrong from here on is

@@ -27,21 +27,22 @@ const SHM: &str = "/shm";
 type Answer = Result<Option<Reply>, Refusal>;
 
 impl Shim {
-    /// Takes one frame of the daemon, and answers it now or later.
-    pub(crate) fn take_frame(&mut self, connection: u32, frame: &[u8], fds: Vec<OwnedFd>) {
-        match Request::decode(frame) {
-            Ok((number, request)) => {
-                let asker = Asker { connection, request: number };
-                match self.perform(asker, request, fds) {
-                    Ok(Some(reply)) => self.reply(asker, reply, Vec::new()),
-                    Ok(None) => {}
-                    Err(refusal) => self.refuse(asker, refusal),
-                }
-            }
-            Err(_) => {
-                let request = Request::number(frame).unwrap_or(0);
-                self.refuse(Asker { connection, request }, Refusal::Malformed);
-            }
+    /// Takes one request of the daemon, or a frame that is none, and answers it
+    /// now or later.
+    pub(crate) fn take_request(
+        &mut self,
+        asker: Asker,
+        request: Option<Request>,
+        fds: Vec<OwnedFd>,
+    ) {
+        let outcome = match request {
+            Some(request) => self.perform(asker, request, fds),
+            None => Err(Refusal::Malformed),
+        };
+        match outcome {
+            Ok(Some(reply)) => self.reply(asker, reply, Vec::new()),
+            Ok(None) => {}
+            Err(refusal) => self.refuse(asker, refusal),
         }
     }
 
@@ -134,7 +135,7 @@ impl Shim {
         self.check_join(&handed)?;
         let serial = self.next_serial();
         let process = Process::new(serial, target, State::Creating, stdio);
-        self.processes.push(Box::new(process));
+        self.processes.push(process);
         self.reply(asker, Reply::Done, Vec::new());
         self.launch(serial, handed);
         Ok(None)
@@ -177,7 +178,7 @@ impl Shim {
         let mut process = Process::new(serial, target, State::Starting, stdio);
         process.starter = Some(asker);
         process.deadline = timeout.map(|timeout| process::monotonic() + timeout);
-        self.processes.push(Box::new(process));
+        self.processes.push(process);
         self.launch(serial, handed);
         Ok(None)
     }
@@ -192,8 +193,7 @@ impl Shim {
         if self.find(target).is_ok() {
             return Err(Refusal::Exists);
         }
-        let same_kind =
-            |process: &&Box<Process>| process.target.exec.is_some() == target.exec.is_some();
+        let same_kind = |process: &&Process| process.target.exec.is_some() == target.exec.is_some();
         if self.processes.iter().filter(same_kind).count() >= max {
             return Err(Refusal::Full);
         }

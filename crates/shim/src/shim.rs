@@ -8,7 +8,7 @@ use std::time::Duration;
 use corten_base::limits::FRAME_BYTES_MAX;
 use corten_kernel::event::{Happened, Interest, Poll, Signals};
 use corten_kernel::{Result, fdpass, process};
-use corten_protocol::frame::{Event, FromShim, PodNamespaces, Refusal, Reply};
+use corten_protocol::frame::{Event, FromShim, PodNamespaces, Refusal, Reply, Request};
 
 use crate::daemon::{Asker, Daemon};
 use crate::log::{News, Queue, Stream};
@@ -36,7 +36,7 @@ pub struct Given {
 pub struct Shim {
     pub(crate) given: Given,
     pub(crate) poll: Poll,
-    pub(crate) processes: Vec<Box<Process>>,
+    pub(crate) processes: Vec<Process>,
     pub(crate) namespaces: Option<(PodNamespaces, Vec<OwnedFd>)>,
     pub(crate) shutdown: Option<Asker>,
     daemon: Option<Daemon>,
@@ -159,8 +159,9 @@ impl Shim {
         }
     }
 
-    fn serve(&mut self, number: u32, event: Happened) {
-        let Some(daemon) = self.daemon.as_mut().filter(|daemon| daemon.number() == number) else {
+    fn serve(&mut self, connection: u32, event: Happened) {
+        let is_it = |daemon: &&mut Daemon| daemon.number() == connection;
+        let Some(daemon) = self.daemon.as_mut().filter(is_it) else {
             return;
         };
         if event.writable && daemon.flush().is_err() {
@@ -171,8 +172,10 @@ impl Shim {
                 let Some(daemon) = self.daemon.as_ref() else { return };
                 match daemon.receive(&mut self.frame) {
                     Ok(Some((length, fds))) => {
-                        let frame = *self.frame;
-                        self.take_frame(number, &frame[..length], fds);
+                        let frame = &self.frame[..length];
+                        let number = Request::number(frame).unwrap_or(0);
+                        let request = Request::decode(frame).ok().map(|(_, request)| request);
+                        self.take_request(Asker { connection, request: number }, request, fds);
                     }
                     Ok(None) => break,
                     Err(_) => return self.daemon = None,
