@@ -3,7 +3,7 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use corten_kernel::netlink::{Family, Socket, route};
+use corten_kernel::netlink::{Family, Socket};
 use corten_spec::request::{PortMapping, Protocol};
 
 use super::*;
@@ -62,7 +62,10 @@ fn host_ports_lead_to_pods_from_everywhere() {
             // From pods, itself included, and by the gateway's address.
             for (who, net) in [("itself", &a.namespaces.net), ("other", &b.namespaces.net)] {
                 let seen = ask(net, address, 8080);
-                assert_eq!(seen.expect(&format!("{who} to {address}")), gateway);
+                assert_eq!(
+                    seen.unwrap_or_else(|error| panic!("{who} to {address}: {error}")),
+                    gateway
+                );
                 assert!(ask(net, ip(gateway), 8080).is_ok());
             }
             assert!(at_a.ips.iter().any(|ip| same(ip.address)));
@@ -84,30 +87,6 @@ fn host_ports_lead_to_pods_from_everywhere() {
         bridge.detach(&b.request, Some(&at_b)).await.unwrap();
         assert!(ask(&outer, ip("192.0.2.1"), 8080).is_ok());
         bridge.detach(&c.request, Some(&at_c)).await.unwrap();
-    });
-}
-
-#[test]
-fn the_hosts_loopback_is_out_of_reach_for_pods() {
-    Host::run(async |host| {
-        let bridge = bridge(host);
-        let (a, _) = attached(host, &bridge, &[]).await;
-        let server = UdpSocket::bind("127.0.0.1:5300").unwrap();
-        server.set_nonblocking(true).unwrap();
-        let other = UdpSocket::bind("10.89.0.1:5301").unwrap();
-        other.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        inside(&a.namespaces.net, || {
-            // The pod may be privileged, and send by the bridge what is for lo.
-            std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
-            let mut socket = Socket::open(Family::Route).unwrap();
-            let index = route::link_index(&mut socket, "lo").unwrap().unwrap();
-            let _ = index;
-            let socket = UdpSocket::bind("10.89.0.2:0").unwrap();
-            let _ = socket.send_to(b"bad", "127.0.0.1:5300");
-            socket.send_to(b"good", "10.89.0.1:5301").unwrap();
-        });
-        assert_eq!(other.recv(&mut [0; 8]).unwrap(), 4);
-        assert!(server.recv(&mut [0; 8]).is_err());
     });
 }
 

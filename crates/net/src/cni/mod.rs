@@ -363,7 +363,10 @@ async fn follow(watch: std::io::Result<Watch>, shared: Weak<Shared>) {
     loop {
         let waited = match &watch {
             Some(watch) => watch.changed().await,
-            None => Ok(tokio::time::sleep(FALLBACK_PERIOD).await),
+            None => {
+                tokio::time::sleep(FALLBACK_PERIOD).await;
+                Ok(())
+            }
         };
         if let Err(error) = waited {
             tracing::warn!(%error, "unable to read changes of CNI directories");
