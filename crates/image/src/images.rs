@@ -1,0 +1,255 @@
+//! The face of this crate.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytes::Bytes;
+use corten_base::{Digest, Namespace, Reference};
+use corten_store::{Lease, Store};
+
+use crate::auth::Auth;
+use crate::catalog::{Catalog, Entry};
+use crate::client::Clients;
+use crate::config::ImagesConfig;
+use crate::error::{Error, PullError, PullErrorKind, Result};
+use crate::flight::{Flights, Key};
+use crate::image::Image;
+use crate::progress::ProgressSender;
+use crate::pull;
+
+/// All images of the node. Clones share everything.
+#[derive(Clone)]
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub store: Arc<Store>,
+    pub config: ImagesConfig,
+    pub clients: Clients,
+    catalog: RwLock<Catalog>,
+    /// Held while the catalog is changed and while content is collected, so
+    /// that what was just recorded is never collected. Leases hold it before.
+    changes: Mutex<()>,
+    flights: Flights,
+}
+
+/// What a removal did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// The image.
+    pub id: Digest,
+    /// Names that it lost.
+    pub names: Vec<Reference>,
+    /// Whether the image itself is gone from the namespace.
+    pub deleted: bool,
+}
+
+impl Images {
+    /// Reads what was recorded, and lets go of what no image needs. Blocks.
+    pub fn open(store: Arc<Store>, config: ImagesConfig) -> Result<Self> {
+        let catalog = RwLock::new(Catalog::load(&store, &config.pinned)?);
+        let inner = Inner {
+            store,
+            config,
+            clients: Clients::default(),
+            catalog,
+            changes: Mutex::new(()),
+            flights: Flights::default(),
+        };
+        inner.collect()?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Pulls an image, or joins who is pulling the same with the same
+    /// credentials. When the last caller drops its future, the pull stops and
+    /// leaves nothing. Durable when it returns.
+    pub async fn pull(
+        &self,
+        namespace: &Namespace,
+        reference: &Reference,
+        auth: Option<Auth>,
+        progress: Option<ProgressSender>,
+    ) -> std::result::Result<Arc<Image>, PullError> {
+        let key = Key {
+            namespace: namespace.clone(),
+            reference: reference.clone(),
+            auth: auth.as_ref().map_or([0; 32], Auth::fingerprint),
+        };
+        let mut seat = self.inner.flights.join(key, |sender| {
+            pull::pull(self.inner.clone(), namespace.clone(), reference.clone(), auth, sender)
+        });
+        let mut outcome = seat.outcome.clone();
+        let lost = || {
+            PullError::new(
+                PullErrorKind::Cancelled,
+                format!("unable to pull {reference}: it was cancelled"),
+            )
+        };
+        loop {
+            tokio::select! {
+                biased;
+                landed = outcome.wait_for(Option::is_some) => {
+                    if let Some(progress) = &progress {
+                        progress.send_replace(seat.progress.borrow().clone());
+                    }
+                    return landed.ok().and_then(|outcome| outcome.clone()).unwrap_or_else(|| Err(lost()));
+                }
+                Ok(()) = seat.progress.changed(), if progress.is_some() => {
+                    if let Some(progress) = &progress {
+                        progress.send_replace(seat.progress.borrow_and_update().clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// By id (with or without `sha256:`), name, short name, name and digest, or
+    /// the beginning of an id if it fits one image only.
+    pub fn find(&self, namespace: &Namespace, text: &str) -> Option<Arc<Image>> {
+        self.inner.read().find(namespace, text)
+    }
+
+    /// All images of a namespace.
+    pub fn list(&self, namespace: &Namespace) -> Vec<Arc<Image>> {
+        self.inner.read().list(namespace)
+    }
+
+    /// Removes an image and all its names, also those in other repositories:
+    /// CRI's rule. None if there is no such image. Content that a container
+    /// uses stays until it is removed.
+    pub async fn remove(&self, namespace: &Namespace, text: &str) -> Result<Option<Removed>> {
+        let (namespace, text) = (namespace.clone(), text.to_owned());
+        self.blocking(move |inner| {
+            let turn = inner.change();
+            let Some(image) = inner.read().find(&namespace, &text) else { return Ok(None) };
+            inner.write().remove(&inner.store, &namespace, image.id)?;
+            drop(turn);
+            inner.collect()?;
+            let names = image.tags.iter().chain(&image.digests).cloned().collect();
+            Ok(Some(Removed { id: image.id, names, deleted: true }))
+        })
+        .await
+    }
+
+    /// Takes one name from an image, and removes the image with its last tag:
+    /// what people expect. Asked for by id or digest, it removes the image.
+    pub async fn untag(&self, namespace: &Namespace, text: &str) -> Result<Option<Removed>> {
+        let others = self.find(namespace, text).and_then(|image| {
+            let tag = text.parse::<Reference>().ok().filter(|name| image.tags.contains(name))?;
+            (image.tags.len() > 1).then_some((image.id, tag))
+        });
+        let Some((id, tag)) = others else { return self.remove(namespace, text).await };
+        let namespace = namespace.clone();
+        self.blocking(move |inner| {
+            let _turn = inner.change();
+            inner.write().untag(&inner.store, &namespace, id, &tag, &inner.config.pinned)?;
+            Ok(Some(Removed { id, names: vec![tag], deleted: false }))
+        })
+        .await
+    }
+
+    /// Gives an image of the namespace one more name, which leaves the image
+    /// that had it. None if there is no such image.
+    pub async fn tag(
+        &self,
+        namespace: &Namespace,
+        text: &str,
+        tag: &Reference,
+    ) -> Result<Option<Arc<Image>>> {
+        let (namespace, text, tag) = (namespace.clone(), text.to_owned(), tag.clone());
+        self.blocking(move |inner| {
+            let _turn = inner.change();
+            let Some(image) = inner.read().find(&namespace, &text) else { return Ok(None) };
+            let config = inner.store.blob(&image.id)?;
+            let entry = Entry {
+                id: image.id,
+                manifest: image.manifest,
+                index: None,
+                layers: image.layers.clone(),
+                size_bytes: image.size_bytes,
+                tags: image.tags.clone(),
+                digests: image.digests.clone(),
+            };
+            inner
+                .write()
+                .add(&inner.store, &namespace, entry, Some(tag), &config, &inner.config.pinned)
+                .map(Some)
+        })
+        .await
+    }
+
+    /// Bytes that all images take of the disk.
+    pub fn usage(&self) -> u64 {
+        self.inner.store.fs_info().used_bytes
+    }
+
+    /// Lets go of content that no image and no container needs; call it after
+    /// containers of removed images are gone. Blocks.
+    pub fn collect(&self) -> Result<usize> {
+        self.inner.collect()
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = self.inner.clone();
+        tokio::task::spawn_blocking(move || work(&inner))
+            .await
+            .map_err(|error| Error::Lost(error.to_string()))?
+    }
+}
+
+impl Inner {
+    /// Keeps the small parts, makes everything durable, records and shows the
+    /// image. The leases hold its layers until then.
+    pub(crate) async fn record(
+        self: &Arc<Self>,
+        namespace: Namespace,
+        entry: Entry,
+        tag: Option<Reference>,
+        blobs: Vec<Bytes>,
+        leases: Vec<Lease>,
+    ) -> std::result::Result<Arc<Image>, PullError> {
+        let inner = self.clone();
+        let work = move || -> Result<Arc<Image>> {
+            for blob in &blobs {
+                inner.store.put_blob(blob)?;
+            }
+            inner.store.make_durable()?;
+            let config = inner.store.blob(&entry.id)?;
+            let turn = inner.change();
+            let image = inner.write().add(
+                &inner.store,
+                &namespace,
+                entry,
+                tag,
+                &config,
+                &inner.config.pinned,
+            )?;
+            drop(turn);
+            drop(leases);
+            Ok(image)
+        };
+        let result = tokio::task::spawn_blocking(work).await;
+        Ok(result.map_err(|error| Error::Lost(error.to_string()))??)
+    }
+
+    pub(crate) fn collect(&self) -> Result<usize> {
+        let _turn = self.change();
+        let needed = self.read().needed();
+        Ok(self.store.collect(|digest| needed.contains(digest))?)
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Catalog> {
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
