@@ -92,3 +92,25 @@ impl Archive {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Archive;
+
+    #[test]
+    fn parents_come_first_and_once() {
+        let mut archive = Archive::default();
+        archive.file("/a/b/c", 0o644, b"hello");
+        archive.link("/a/d", "b/c");
+        let bytes = archive.finish();
+        assert_eq!(bytes.len() % 4, 0);
+        let text = String::from_utf8(bytes).unwrap();
+        let places: Vec<_> =
+            ["a\0", "a/b\0", "a/b/c\0", "hello", "a/d\0", "b/c\x00070701", "TRAILER!!!\0"]
+                .iter()
+                .map(|part| text.find(part))
+                .collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
+        assert_eq!(text.matches("070701").count(), 5);
+    }
+}

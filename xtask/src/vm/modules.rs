@@ -88,3 +88,15 @@ fn depends(content: &[u8]) -> Vec<String> {
     let list = String::from_utf8_lossy(list).into_owned();
     list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::depends;
+
+    #[test]
+    fn what_a_module_needs() {
+        assert_eq!(depends(b"\x7fELF\0license=GPL\0depends=a,b\0name=c\0"), ["a", "b"]);
+        assert!(depends(b"\0depends=\0").is_empty());
+        assert!(depends(b"nothing").is_empty());
+    }
+}
