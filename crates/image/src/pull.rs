@@ -222,10 +222,11 @@ async fn one_layer(
             {
                 return Err(error.within(format!("layer {}", layer.digest)));
             }
-            // The fetch knows why the unpacker got no more.
-            (Err(error), _) | (Ok(()), Err(error)) => {
-                failures.add(error.within(format!("layer {}", layer.digest)));
-            }
+            // The unpacker was cut off: the fetch knows why.
+            (Err(error), Ok(_))
+            | (Err(error), Err(PullError { kind: PullErrorKind::Cancelled, .. }))
+            // The unpacker refused what came.
+            | (_, Err(error)) => failures.add(error.within(format!("layer {}", layer.digest))),
         }
     }
     Err(failures.into_error())

@@ -36,7 +36,7 @@ async fn an_image_comes_from_a_real_registry_and_goes_again() {
         let image = one.unwrap();
         assert_eq!(image.id, two.unwrap().id);
         assert_eq!(image.config.cmd, ["/bin/tool"]);
-        assert_eq!(image.tags, [reference.clone()]);
+        assert_eq!(image.tags, std::slice::from_ref(&reference));
         assert_eq!(image.layers.len(), 2);
         let other: Namespace = "default".parse().unwrap();
         assert!(images.find(&other, &reference.to_string()).is_none());
