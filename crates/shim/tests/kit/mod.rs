@@ -1,7 +1,7 @@
 //! A real shim with a directory of busybox as image, driven by frames.
 #![allow(dead_code)]
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,6 +32,8 @@ pub struct Client {
     socket: OwnedFd,
     next: u32,
     pub events: VecDeque<Event>,
+    /// Replies that came before somebody waited for them.
+    replies: HashMap<u32, (Reply, Vec<OwnedFd>)>,
 }
 
 pub fn list<T: AsRef<[u8]>>(texts: impl IntoIterator<Item = T>) -> CStrings {
@@ -365,7 +367,7 @@ fn push_shell(plan: &mut PlanBuilder, script: &str) {
 impl Client {
     pub fn connect(path: &Path) -> Self {
         let socket = fdpass::connect(path).unwrap();
-        let mut client = Self { socket, next: 1, events: VecDeque::new() };
+        let mut client = Self { socket, next: 1, events: VecDeque::new(), replies: HashMap::new() };
         let hello = Request::Hello { version: VERSION };
         assert_eq!(client.call(&hello, &[]).0, Reply::Hello { version: VERSION });
         client
@@ -430,29 +432,30 @@ impl Client {
         self.send(&request, &fds)
     }
 
-    /// The reply with this number. Events that come before are kept.
+    /// The reply with this number. What comes before is kept.
     pub fn reply(&mut self, number: u32) -> (Reply, Vec<OwnedFd>) {
         loop {
-            match self.message() {
-                (FromShim::Reply(of, reply), fds) if of == number => return (reply, fds),
-                (FromShim::Reply(..), _) => {}
-                (FromShim::Event(event), _) => self.events.push_back(event),
+            if let Some(reply) = self.replies.remove(&number) {
+                return reply;
             }
+            self.keep_one();
+        }
+    }
+
+    fn keep_one(&mut self) {
+        match self.message() {
+            (FromShim::Reply(of, reply), fds) => drop(self.replies.insert(of, (reply, fds))),
+            (FromShim::Event(event), _) => self.events.push_back(event),
         }
     }
 
     /// The first event that is looked for, kept or still to come.
     pub fn event(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
-        if let Some(at) = self.events.iter().position(&wanted) {
-            return self.events.remove(at).unwrap();
-        }
         loop {
-            if let (FromShim::Event(event), _) = self.message() {
-                if wanted(&event) {
-                    return event;
-                }
-                self.events.push_back(event);
+            if let Some(at) = self.events.iter().position(&wanted) {
+                return self.events.remove(at).unwrap();
             }
+            self.keep_one();
         }
     }
 
