@@ -79,9 +79,9 @@ async fn life(config: Config) -> Result<(), Error> {
     }
     // The store's lock comes first: it tells a second instance to leave.
     let root = config.root.clone();
-    let store = blocking(move || Store::open(&root)).await??;
+    let store = Arc::new(blocking(move || Store::open(&root)).await??);
     let listener = socket::listen(&config.socket).await?;
-    let engine = open_engine(&config, Arc::new(store)).await?;
+    let engine = open_engine(&config, store.clone()).await?;
     let facts = node::facts(&config);
     tracing::info!(
         version = facts.version,
@@ -90,7 +90,7 @@ async fn life(config: Config) -> Result<(), Error> {
         "serving"
     );
     notify::ready();
-    let served = corten_cri::serve(listener, engine, facts, until(stop.clone()));
+    let served = corten_cri::serve(listener, engine, store, facts, until(stop.clone()));
     tokio::select! {
         served = served => served.map_err(|error| Error::Serve(error.to_string()))?,
         () = drained(stop) => tracing::warn!("calls that were under way are given up"),
@@ -102,7 +102,8 @@ async fn life(config: Config) -> Result<(), Error> {
 async fn open_engine(config: &Config, store: Arc<Store>) -> Result<Engine, Error> {
     let images_config =
         ImagesConfig { hosts_dirs: config.registry.hosts_dirs.clone(), ..ImagesConfig::default() };
-    let images = Images::open(store.clone(), images_config)?;
+    let opened = store.clone();
+    let images = blocking(move || Images::open(opened, images_config)).await??;
     let cni = Cni::new(CniSettings {
         config_dirs: config.network.cni.conf_dirs.clone(),
         plugin_dirs: config.network.cni.bin_dirs.clone(),

@@ -6,8 +6,11 @@ mod corten;
 mod image;
 mod runtime;
 mod status;
+mod time;
 mod translate;
 mod validate;
+
+use std::sync::Arc;
 
 use corten_api::corten::corten_server::CortenServer;
 use corten_api::cri::CgroupDriver;
@@ -15,6 +18,7 @@ use corten_api::cri::image_service_server::ImageServiceServer;
 use corten_api::cri::runtime_service_server::RuntimeServiceServer;
 use corten_base::limits::{GRPC_MESSAGE_BYTES_MAX, GRPC_STREAMS_MAX, GRPC_WINDOW_BYTES};
 use corten_pods::Engine;
+use corten_store::Store;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -46,10 +50,11 @@ pub struct HandlerFacts {
     pub user_namespaces: bool,
 }
 
-/// Serves until `shutdown` is done, and then until the calls under way are.
+/// Serves what `engine` runs, with its images in `store`, until `shutdown` is done, and then until the calls under way are.
 pub async fn serve(
     listener: UnixListener,
     engine: Engine,
+    store: Arc<Store>,
     facts: NodeFacts,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -61,7 +66,7 @@ pub async fn serve(
         };
     }
     let runtime = runtime::Runtime::new(engine.clone(), facts.clone());
-    let images = image::ImageServer::new(engine.clone());
+    let images = image::ImageServer::new(engine.clone(), store);
     let people = corten::People::new(engine, facts);
     Server::builder()
         .max_concurrent_streams(GRPC_STREAMS_MAX)

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use corten_net::{BridgeSettings, IpNet};
 use serde::{Deserialize, Serialize};
 
-pub use load::{Error, Overrides, load};
+pub use load::{Overrides, load};
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/corten/config.toml";

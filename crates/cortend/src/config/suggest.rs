@@ -11,8 +11,8 @@ pub fn explain(message: &str) -> String {
     let nearest = quoted
         .map(|known| (distance(found, known), known))
         .min()
-        // A third of the letters may be wrong: beyond that it is a guess.
-        .filter(|(distance, known)| *distance * 3 <= known.len().max(3));
+        // Half of the letters may be wrong: beyond that it is a guess.
+        .filter(|(distance, known)| *distance * 2 <= known.len());
     match nearest {
         Some((_, known)) => format!("{message}; did you mean `{known}`?"),
         None => message.to_owned(),

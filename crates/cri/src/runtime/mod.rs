@@ -7,6 +7,8 @@ mod exec;
 mod node;
 mod sandboxes;
 
+pub(crate) use sandboxes::now_ns;
+
 use corten_api::cri::runtime_service_server::RuntimeService;
 use corten_api::cri::*;
 use corten_base::Namespace;
