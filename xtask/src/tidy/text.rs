@@ -104,11 +104,16 @@ pub fn test_modules(name: &str, source: &str) -> Vec<String> {
     declared.flatten().collect()
 }
 
-/// The lines of `#[cfg(test)]`, each with the line of the item that follows.
+/// How items that only tests see are marked; the feature is for tests of
+/// other crates.
+const FOR_TESTS: &[&str] =
+    &["#[cfg(test)]", "#[cfg(feature = \"testing\")]", "#[cfg(any(test, feature = \"testing\"))]"];
+
+/// The lines with such marks, each with the line of the item that follows.
 fn test_items(source: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = source.lines().enumerate();
     lines.zip(source.lines().skip(1)).filter_map(|((at, line), next)| {
-        (line.trim() == "#[cfg(test)]").then_some((at, next.trim()))
+        FOR_TESTS.contains(&line.trim()).then_some((at, next.trim()))
     })
 }
 
