@@ -67,15 +67,13 @@ impl Walk<'_> {
         rest: &(impl Iterator<Item = Step<'a>> + Clone),
     ) -> Result<(), Failure> {
         let mut later = rest.clone();
-        match later.next() {
-            Some(Step::Exec { candidates, args, env }) => {
-                let failure = |errno| Failure { step: Some(index + 1), errno };
-                some_exists(candidates).map_err(failure)?;
-                self.prepared = Some(prepare(args, env).map_err(failure)?);
-                self.leave().map_err(failure)?;
-            }
-            // What comes in between has to be allowed by the filter anyhow.
-            Some(_) | None => {}
+        // What comes in between, if it is not the command, has to be allowed by
+        // the filter anyhow.
+        if let Some(Step::Exec { candidates, args, env }) = later.next() {
+            let failure = |errno| Failure { step: Some(index + 1), errno };
+            some_exists(candidates).map_err(failure)?;
+            self.prepared = Some(prepare(args, env).map_err(failure)?);
+            self.leave().map_err(failure)?;
         }
         load(program, flags).map_err(Failure::from)
     }
@@ -154,7 +152,7 @@ fn load(program: &[u8], flags: u32) -> Result<(), Errno> {
     const SET_MODE_FILTER: libc::c_int = 1;
     let count = program.len() / FILTER_BYTES;
     let length = u16::try_from(count).map_err(|_| Errno::INVAL)?;
-    if program.len() % FILTER_BYTES != 0 {
+    if !program.len().is_multiple_of(FILTER_BYTES) {
         return Err(Errno::INVAL);
     }
     let program = FilterProgram { length, filter: program.as_ptr() };

@@ -47,10 +47,13 @@ fn wait(set: u64) -> Result<libc::c_int, Errno> {
 }
 
 fn reap() {
+    while let Ok(1..) = reap_one() {}
+}
+
+/// The pid of an ended child, 0 if none has ended.
+fn reap_one() -> Result<usize, Errno> {
     let none = std::ptr::null_mut::<u64>();
     let any = -1;
     // SAFETY: neither status nor usage are asked for.
-    while let Ok(1..) =
-        sys::check(unsafe { libc::syscall(libc::SYS_wait4, any, none, libc::WNOHANG, none) })
-    {}
+    sys::check(unsafe { libc::syscall(libc::SYS_wait4, any, none, libc::WNOHANG, none) })
 }

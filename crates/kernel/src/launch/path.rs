@@ -84,6 +84,7 @@ pub(super) fn ensure(root: BorrowedFd<'_>, path: &CStr, make: Make) -> Result<Ow
     Err(Errno::LOOP)
 }
 
+#[expect(clippy::large_enum_variant, reason = "nothing may be allocated here")]
 enum Made {
     All(OwnedFd),
     /// A link that leads to nothing was met: the path is this one.

@@ -1,6 +1,7 @@
 //! Launches of real processes, with busybox as the image. They need root.
 
 mod bench;
+mod cgroups;
 mod container;
 mod failures;
 mod join;
