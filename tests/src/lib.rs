@@ -1,1 +1,20 @@
-//! Placeholder.
+//! The test kit: a machine of its own for every test.
+//!
+//! [`Machine::run`] gives a test a network namespace, a directory, a cgroup, a
+//! registry and a `cortend` that lives in them, and looks afterwards whether
+//! anything is left of it: mounts, namespaces, cgroups, processes, addresses,
+//! files. A test that leaves something behind fails.
+#![forbid(unsafe_code)]
+
+pub mod binaries;
+pub mod client;
+pub mod daemon;
+pub mod drift;
+pub mod images;
+pub mod machine;
+pub mod poll;
+
+pub use client::Client;
+pub use daemon::Daemon;
+pub use machine::Machine;
+pub use poll::until;

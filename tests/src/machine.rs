@@ -1,0 +1,140 @@
+//! A machine that exists for one test.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use corten_image::testing::Registry;
+use corten_kernel::netlink::{in_network_namespace, make_namespace_set};
+
+use crate::daemon::Daemon;
+use crate::drift::Drift;
+use crate::images;
+
+/// Stack of the thread that runs a test.
+const STACK_BYTES: usize = 8 << 20;
+
+/// A network namespace, a directory, a cgroup and a registry.
+pub struct Machine {
+    directory: tempfile::TempDir,
+    registry: Registry,
+    cgroup: String,
+    settings: Settings,
+}
+
+/// What differs between machines.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// CRI's pods use the built-in bridge.
+    pub builtin_network: bool,
+    /// More lines of configuration, after all others.
+    pub configuration: String,
+}
+
+impl Machine {
+    /// Runs a test on a machine with a running daemon and the built-in network.
+    pub fn run(test: impl AsyncFnOnce(&Self, &mut Daemon) + Send) {
+        let settings = Settings { builtin_network: true, ..Settings::default() };
+        Self::run_with(settings, test);
+    }
+
+    /// Runs a test on a machine with these settings.
+    pub fn run_with(settings: Settings, test: impl AsyncFnOnce(&Self, &mut Daemon) + Send) {
+        let net = make_namespace_set().expect("a network namespace").net;
+        let inside = net.try_clone().expect("a duplicate");
+        // A thread begins in the namespace of the thread that makes it; the one
+        // that enters has a small stack.
+        in_network_namespace(inside.as_fd(), move || {
+            std::thread::scope(|scope| {
+                let run = || Self::inside(settings, test);
+                let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+                let test = thread.spawn_scoped(scope, run).expect("a thread is started");
+                if let Err(panic) = test.join() {
+                    std::panic::resume_unwind(panic);
+                }
+            });
+            Ok(())
+        })
+        .expect("the network namespace is entered");
+        drop(net);
+    }
+
+    fn inside(settings: Settings, test: impl AsyncFnOnce(&Self, &mut Daemon)) {
+        // The runtime's threads are made here, inside the namespace.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let directory = tempfile::Builder::new().prefix("corten-").tempdir().expect("a directory");
+            let cgroup = cgroup_name(directory.path());
+            let registry = Registry::start();
+            images::push_all(&registry);
+            let machine = Self { directory, registry, cgroup, settings };
+            let drift = Drift::of(&machine);
+            let mut daemon = Daemon::start(&machine).await;
+            test(&machine, &mut daemon).await;
+            daemon.clean_up().await;
+            daemon.stop().await;
+            drift.check(&machine);
+        });
+    }
+
+    /// A path of the machine.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The cgroup below which all of its pods are.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
+    /// The registry's host and port.
+    pub fn registry(&self) -> String {
+        self.registry.address().to_string()
+    }
+
+    /// The name of an image in the registry: `busybox`, `nginx`.
+    pub fn image(&self, name: &str) -> String {
+        format!("{}/{name}:latest", self.registry())
+    }
+
+    /// The daemon's configuration.
+    pub fn configuration(&self) -> String {
+        let at = |name: &str| self.path(name).display().to_string();
+        let shim = crate::binaries::directory().join("corten-shim");
+        let provider = if self.settings.builtin_network { "builtin" } else { "cni" };
+        let mut text = format!(
+            r#"
+root = "{root}"
+state = "{state}"
+socket = "{socket}"
+shim = "{shim}"
+log_dir = "{logs}"
+cgroup.root = "{cgroup}"
+registry.hosts_dirs = ["{hosts}"]
+network.cri = "{provider}"
+network.cni.conf_dirs = ["{cni}"]
+network.cni.bin_dirs = ["{plugins}", "/usr/lib/cni"]
+"#,
+            root = at("data"),
+            state = at("state"),
+            socket = at("corten.sock"),
+            shim = shim.display(),
+            logs = at("logs"),
+            cgroup = self.cgroup,
+            hosts = at("hosts"),
+            cni = at("cni"),
+            plugins = at("plugins"),
+        );
+        text.push_str(&self.settings.configuration);
+        text
+    }
+}
+
+/// A cgroup named after the machine's directory, which is unique.
+fn cgroup_name(directory: &Path) -> String {
+    let name = directory.file_name().expect("a directory has a name");
+    format!("/{}", name.to_string_lossy())
+}

@@ -1,0 +1,30 @@
+//! Waiting for something to become true, for a bounded time.
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits before it fails. Generous: machines are slow.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `probe` gives something; panics with `what` when it does not.
+pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Likewise, without an async runtime.
+pub fn until_now<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
