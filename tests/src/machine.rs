@@ -75,8 +75,8 @@ impl Machine {
             let mut daemon = Daemon::start(&machine).await;
             test(&machine, &mut daemon).await;
             daemon.clean_up().await;
-            daemon.stop().await;
             drift.check(&machine);
+            daemon.stop().await;
         });
     }
 
