@@ -77,8 +77,7 @@ impl FromStr for Reference {
     type Err = InvalidReference;
 
     fn from_str(text: &str) -> Result<Self, InvalidReference> {
-        let bad =
-            |reason| InvalidReference { text: text.chars().take(300).collect(), reason };
+        let bad = |reason| InvalidReference { text: text.chars().take(300).collect(), reason };
         if text.is_empty() {
             return Err(bad("it is empty"));
         }
@@ -115,11 +114,8 @@ impl FromStr for Reference {
 /// port, or is `localhost`.
 fn split_registry(name: &str) -> (String, String) {
     match name.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':']) || first == "localhost" =>
-        {
-            let registry =
-                if first == "index.docker.io" { DEFAULT_REGISTRY } else { first };
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
+            let registry = if first == "index.docker.io" { DEFAULT_REGISTRY } else { first };
             let repository = if registry == DEFAULT_REGISTRY && !rest.contains('/') {
                 format!("library/{rest}")
             } else {
@@ -185,7 +181,9 @@ fn check_tag(tag: &str) -> Result<(), &'static str> {
         return Err("a tag has 1 to 128 characters");
     }
     if !tag.bytes().all(inner) || tag.starts_with(['.', '-']) {
-        return Err("a tag is letters, digits, '.', '_' and '-', and begins with a letter, digit or '_'");
+        return Err(
+            "a tag is letters, digits, '.', '_' and '-', and begins with a letter, digit or '_'",
+        );
     }
     Ok(())
 }
@@ -240,10 +238,7 @@ mod tests {
             ("[::1]:5000/app", "[::1]:5000/app:latest".to_owned()),
             ("registry.k8s.io/pause:3.9", "registry.k8s.io/pause:3.9".to_owned()),
             (&format!("nginx@{digest}"), format!("docker.io/library/nginx@{digest}")),
-            (
-                &format!("localhost:5000/a/b:t@{digest}"),
-                format!("localhost:5000/a/b:t@{digest}"),
-            ),
+            (&format!("localhost:5000/a/b:t@{digest}"), format!("localhost:5000/a/b:t@{digest}")),
         ] {
             assert_eq!(text.parse::<Reference>().unwrap().to_string(), complete, "{text}");
         }

@@ -69,7 +69,8 @@ impl Inner {
         let id = ContainerId::from_random(corten_kernel::random::bytes());
         let log_path = self.log_path(sandbox, &config)?;
         let config = Arc::new(config);
-        let stop_signal = corten_spec::signal::stop_signal(config.stop_signal, &image.config.stop_signal);
+        let stop_signal =
+            corten_spec::signal::stop_signal(config.stop_signal, &image.config.stop_signal);
         let record = ContainerRecord {
             id: id.clone(),
             sandbox: sandbox.id.clone(),
@@ -83,7 +84,10 @@ impl Inner {
             reason: String::new(),
             message: String::new(),
             image_id: image.id,
-            image_ref: image.digests.first().map_or_else(|| image.id.to_string(), |digest| digest.to_string()),
+            image_ref: image
+                .digests
+                .first()
+                .map_or_else(|| image.id.to_string(), |digest| digest.to_string()),
             layers: image.layers.clone(),
             cgroup: format!("{}/{id}", sandbox.record.borrow().cgroup),
             log_path,
@@ -105,7 +109,9 @@ impl Inner {
 
     async fn make_container(self: &Arc<Self>, container: &Arc<Container>, image: &Arc<Image>) {
         let outcome = match self.build_container(container, image).await {
-            Ok(()) => self.move_container(container, ContainerEvent::HandedOver, |_| {}).map(|_| ()),
+            Ok(()) => {
+                self.move_container(container, ContainerEvent::HandedOver, |_| {}).map(|_| ())
+            }
             Err(error) => Err(error),
         };
         let Err(error) = outcome else {
@@ -140,7 +146,8 @@ impl Inner {
         image: &Arc<Image>,
     ) -> Result<()> {
         let shim = self.shim_of(container)?;
-        let (prepared, log) = tokio::join!(self.prepare(container, image), self.open_log(container));
+        let (prepared, log) =
+            tokio::join!(self.prepare(container, image), self.open_log(container));
         let Prepared { plan, resources, user } = prepared?;
         let log = log?;
         let entry = self.make_cgroup(container, resources).await?;

@@ -24,8 +24,11 @@ pub fn requested(requests: &[DeviceRequest]) -> Result<Vec<HostDevice>> {
         let meta = std::fs::metadata(host).map_err(|error| {
             Error::invalid(format!("unable to give the device {:?}: {error}", request.host_path))
         })?;
-        let inside =
-            if request.container_path.is_empty() { &request.host_path } else { &request.container_path };
+        let inside = if request.container_path.is_empty() {
+            &request.host_path
+        } else {
+            &request.container_path
+        };
         if meta.is_dir() {
             walk(host, Path::new(inside), &request.permissions, 0, &mut devices);
         } else if let Some(device) = device(host, Path::new(inside), &request.permissions) {

@@ -101,7 +101,9 @@ impl Inner {
                 }
                 self.container_ended(container, exit);
             }
-            (Phase::Ended, None, None) => self.container_lost(container, "its shim does not know how it ended"),
+            (Phase::Ended, None, None) => {
+                self.container_lost(container, "its shim does not know how it ended")
+            }
         }
     }
 
@@ -134,7 +136,11 @@ impl Inner {
     }
 
     /// Its command could not be started.
-    pub(super) fn launch_failed(self: &Arc<Self>, container: &Arc<Container>, failure: LaunchFailure) {
+    pub(super) fn launch_failed(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        failure: LaunchFailure,
+    ) {
         let message = self.failure_text(container, failure);
         self.end(container, |record| {
             record.finished_at_ns = super::realtime_ns();
@@ -155,7 +161,11 @@ impl Inner {
     }
 
     /// Records an end, once, and clears what only a live container needs.
-    fn end(self: &Arc<Self>, container: &Arc<Container>, describe: impl FnOnce(&mut ContainerRecord)) {
+    fn end(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        describe: impl FnOnce(&mut ContainerRecord),
+    ) {
         let moved = self.move_container(container, ContainerEvent::Ended, |record| {
             record.pid = None;
             describe(record);
@@ -163,7 +173,9 @@ impl Inner {
         match moved {
             Ok(Next::Go(_)) => {}
             Ok(Next::Stay | Next::Refuse(_) | Next::Undo) => return,
-            Err(error) => tracing::error!(container = %container.id, %error, "unable to record an end"),
+            Err(error) => {
+                tracing::error!(container = %container.id, %error, "unable to record an end")
+            }
         }
         let inner = self.clone();
         let container = container.clone();

@@ -16,8 +16,8 @@ use crate::error::{Error, Kind, Result};
 use crate::shim::Shim;
 use crate::state::ContainerState;
 use crate::table::Container;
-use crate::watch::watch;
 use crate::view::{ExecOutput, ExecRequest, ExecSession};
+use crate::watch::watch;
 
 /// Bytes read from a stream at once.
 const READ_BYTES: usize = 64 << 10;
@@ -105,7 +105,9 @@ impl Inner {
             let seconds = timeout.unwrap_or_default().as_secs_f64();
             return Err(Error::new(
                 Kind::DeadlineExceeded,
-                format!("command {described:?} timed out: it was killed with its descendants after {seconds} s"),
+                format!(
+                    "command {described:?} timed out: it was killed with its descendants after {seconds} s"
+                ),
             ));
         }
         Ok(ExecOutput { stdout: stdout.kept, stderr: stderr.kept, exit_code: exit.code })
@@ -118,10 +120,14 @@ impl Inner {
         match state {
             ContainerState::Running => {}
             ContainerState::Creating | ContainerState::Created | ContainerState::Starting => {
-                return Err(Error::precondition(format!("container {id} is not running yet: start it first")));
+                return Err(Error::precondition(format!(
+                    "container {id} is not running yet: start it first"
+                )));
             }
             ContainerState::Exited | ContainerState::Removing => {
-                return Err(Error::precondition(format!("container {id} is not running: it has ended")));
+                return Err(Error::precondition(format!(
+                    "container {id} is not running: it has ended"
+                )));
             }
         }
         self.shim_of(container)
@@ -256,11 +262,16 @@ struct Collector {
 impl Collector {
     fn new(pipe: Option<OwnedFd>) -> Result<Self> {
         let watch = |pipe: OwnedFd| {
-            rustix::io::ioctl_fionbio(&pipe, true)
-                .map_err(|errno| Error::internal(format!("unable to read an exec's output: {errno}")))?;
+            rustix::io::ioctl_fionbio(&pipe, true).map_err(|errno| {
+                Error::internal(format!("unable to read an exec's output: {errno}"))
+            })?;
             watch(pipe, "an exec's output")
         };
-        Ok(Self { pipe: pipe.map(watch).transpose()?, kept: Vec::new(), buffer: vec![0; READ_BYTES] })
+        Ok(Self {
+            pipe: pipe.map(watch).transpose()?,
+            kept: Vec::new(),
+            buffer: vec![0; READ_BYTES],
+        })
     }
 
     fn open(&self) -> bool {
@@ -269,14 +280,11 @@ impl Collector {
 
     async fn read(&mut self) -> Result<()> {
         let Some(pipe) = &self.pipe else { return Ok(()) };
-        let mut ready = pipe
-            .readable()
-            .await
-            .map_err(|error| Error::internal(format!("unable to read an exec's output: {error}")))?;
+        let mut ready = pipe.readable().await.map_err(|error| {
+            Error::internal(format!("unable to read an exec's output: {error}"))
+        })?;
         let buffer = &mut self.buffer;
-        let read = ready.try_io(|pipe| {
-            read_some(pipe.get_ref(), buffer)
-        });
+        let read = ready.try_io(|pipe| read_some(pipe.get_ref(), buffer));
         match read {
             Ok(Ok(length)) => self.take(length),
             // A closed terminal reads as EIO: its end.

@@ -84,8 +84,7 @@ pub(super) fn init_id(sandbox: &Sandbox) -> Result<ContainerId> {
 }
 
 fn init_plan(user_namespace: bool, uid: u32, gid: u32) -> Result<Vec<u8>> {
-    let new_namespaces =
-        namespace_bit(NamespaceKind::Mount) | namespace_bit(NamespaceKind::Pid);
+    let new_namespaces = namespace_bit(NamespaceKind::Mount) | namespace_bit(NamespaceKind::Pid);
     let header = Header { new_namespaces, user_namespace, fd_count: 1, ..Header::default() };
     let mut plan = PlanBuilder::new(&header);
     plan.step(&Step::AwaitCgroups);
@@ -100,6 +99,6 @@ fn init_plan(user_namespace: bool, uid: u32, gid: u32) -> Result<Vec<u8>> {
     plan.step(&Step::NoNewPrivileges);
     plan.step(&Step::AwaitStart);
     plan.step(&Step::Init);
-    plan.finish().map_err(|error| Error::internal(format!("unable to plan the pod's init: {error}")))
+    plan.finish()
+        .map_err(|error| Error::internal(format!("unable to plan the pod's init: {error}")))
 }
-

@@ -33,7 +33,10 @@ impl Plan {
 
 impl Inner {
     /// Lets a created container run.
-    pub(super) async fn start_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+    pub(super) async fn start_container(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+    ) -> Result<()> {
         super::sandbox::wait_made(&container.made).await?;
         let _turn = container.operation.lock().await;
         let id = container.id.short().to_owned();

@@ -15,7 +15,9 @@ impl Engine {
     pub fn sandbox(&self, ns: &Namespace, id: &str) -> Result<SandboxView> {
         let sandbox = self.inner.table.find_sandbox(ns, id)?;
         let record = sandbox.record.borrow();
-        visible_sandbox(&record).then(|| sandbox_view(&record)).ok_or_else(|| Error::not_found("sandbox", id))
+        visible_sandbox(&record)
+            .then(|| sandbox_view(&record))
+            .ok_or_else(|| Error::not_found("sandbox", id))
     }
 
     /// Those that fit, oldest first.
@@ -41,7 +43,9 @@ impl Engine {
     pub fn container(&self, ns: &Namespace, id: &str) -> Result<ContainerView> {
         let container = self.inner.table.find_container(ns, id)?;
         let record = container.record.borrow();
-        visible_container(&record).then(|| container_view(&record)).ok_or_else(|| Error::not_found("container", id))
+        visible_container(&record)
+            .then(|| container_view(&record))
+            .ok_or_else(|| Error::not_found("container", id))
     }
 
     /// Those that fit, oldest first.
@@ -124,9 +128,10 @@ fn sandbox_phase(state: SandboxState) -> SandboxPhase {
 }
 
 fn sandbox_view(record: &SandboxRecord) -> SandboxView {
-    let ips = record.attachment.as_ref().map(|attachment| {
-        attachment.ips.iter().map(|net| net.address).collect()
-    });
+    let ips = record
+        .attachment
+        .as_ref()
+        .map(|attachment| attachment.ips.iter().map(|net| net.address).collect());
     SandboxView {
         id: record.id.clone(),
         namespace: record.namespace.clone(),

@@ -60,7 +60,10 @@ pub(super) async fn open(path: PathBuf) -> Result<File> {
         Ok(opened) => opened,
         Err(_) => Err(Error::new(
             Kind::DeadlineExceeded,
-            format!("the disk of the log {shown} did not open it within {} s", OPEN_TIMEOUT.as_secs()),
+            format!(
+                "the disk of the log {shown} did not open it within {} s",
+                OPEN_TIMEOUT.as_secs()
+            ),
         )),
     }
 }

@@ -238,7 +238,9 @@ impl Engine {
         let container = self.inner.table.find_container(ns, id)?;
         let mut record = container.record.subscribe();
         let ended = record.wait_for(|record| !record.state.may_live()).await;
-        ended.map(|record| lists::container_view(&record)).map_err(|_| Error::not_found("container", id))
+        ended
+            .map(|record| lists::container_view(&record))
+            .map_err(|_| Error::not_found("container", id))
     }
 
     /// Runs a command to its end; `timeout` kills it with its descendants
@@ -255,7 +257,12 @@ impl Engine {
     }
 
     /// Runs a command and hands over its streams.
-    pub async fn exec(&self, ns: &Namespace, id: &str, request: ExecRequest) -> Result<ExecSession> {
+    pub async fn exec(
+        &self,
+        ns: &Namespace,
+        id: &str,
+        request: ExecRequest,
+    ) -> Result<ExecSession> {
         let container = self.inner.table.find_container(ns, id)?;
         self.inner.exec(&container, request, None).await
     }
@@ -312,7 +319,11 @@ impl Inner {
         })
     }
 
-    async fn stop_container(self: &Arc<Self>, container: &Arc<Container>, grace: Duration) -> Result<()> {
+    async fn stop_container(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        grace: Duration,
+    ) -> Result<()> {
         if sandbox::wait_made(&container.made).await.is_err() {
             return Ok(());
         }
@@ -349,7 +360,9 @@ fn known<T>(found: Result<T>) -> Result<Option<T>> {
 async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    tokio::spawn(work).await.map_err(|error| Error::internal(format!("the work panicked: {error}")))?
+    tokio::spawn(work)
+        .await
+        .map_err(|error| Error::internal(format!("the work panicked: {error}")))?
 }
 
 /// Runs a short blocking piece of work beside the async threads.

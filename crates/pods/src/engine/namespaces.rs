@@ -109,13 +109,18 @@ impl Namespaces {
             let name = config.hostname.clone();
             ns::run_in(&[uts.as_fd()], move || ns::set_hostname(&name))??;
         }
-        let (net, ipc): (Vec<_>, Vec<_>) =
-            sandbox_sysctls(config, policy).into_iter().partition(|(key, _)| key.starts_with("net."));
+        let (net, ipc): (Vec<_>, Vec<_>) = sandbox_sysctls(config, policy)
+            .into_iter()
+            .partition(|(key, _)| key.starts_with("net."));
         self.write_sysctls(net, &self.net)?;
         self.write_sysctls(ipc, &self.ipc)
     }
 
-    fn write_sysctls(&self, values: Vec<(String, String)>, namespace: &Option<OwnedFd>) -> Result<()> {
+    fn write_sysctls(
+        &self,
+        values: Vec<(String, String)>,
+        namespace: &Option<OwnedFd>,
+    ) -> Result<()> {
         if values.is_empty() {
             return Ok(());
         }
@@ -154,5 +159,7 @@ pub(super) fn host_root(mappings: &[IdMapping], what: &str) -> Result<u32> {
         .iter()
         .find(|mapping| mapping.container_id == 0 && mapping.length > 0)
         .map(|mapping| mapping.host_id)
-        .ok_or_else(|| Error::invalid(format!("the {what} mapping of the pod's user namespace has no id 0")))
+        .ok_or_else(|| {
+            Error::invalid(format!("the {what} mapping of the pod's user namespace has no id 0"))
+        })
 }

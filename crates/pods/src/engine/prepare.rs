@@ -122,7 +122,10 @@ impl Inner {
             fds.push(ns::own(NamespaceKind::Mount)?);
         }
         if fds.len() > FRAME_FDS_MAX - FDS_OF_FRAME_MAX {
-            return Err(Error::invalid(format!("a container can have no more than {} mounts", FRAME_FDS_MAX - FDS_OF_FRAME_MAX)));
+            return Err(Error::invalid(format!(
+                "a container can have no more than {} mounts",
+                FRAME_FDS_MAX - FDS_OF_FRAME_MAX
+            )));
         }
         let bundle = self.journal.container_dir(&container.sandbox.id, &container.id);
         let input = LowerInput {
@@ -165,7 +168,11 @@ impl Inner {
                 args: request.command.clone(),
                 tty: request.terminal,
                 cwd: request.working_dir.clone().unwrap_or_default(),
-                env: request.env.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect(),
+                env: request
+                    .env
+                    .iter()
+                    .map(|(key, value)| (key.clone(), value.clone().into_bytes()))
+                    .collect(),
                 user: self.exec_user(container, request)?,
                 privileged: None,
             },
@@ -177,7 +184,11 @@ impl Inner {
     }
 
     /// Another user than the container's, by the container's own files.
-    fn exec_user(&self, container: &Container, request: &ExecRequest) -> Result<Option<ResolvedUser>> {
+    fn exec_user(
+        &self,
+        container: &Container,
+        request: &ExecRequest,
+    ) -> Result<Option<ResolvedUser>> {
         let Some(text) = &request.user else { return Ok(None) };
         let pid = container.record.borrow().pid;
         let pid = pid.ok_or_else(|| Error::precondition("the container has ended"))?;
@@ -243,17 +254,16 @@ impl Inner {
             }
             prepared => prepared,
         };
-        snapshot
-            .map(|snapshot| snapshot.mount)
-            .map_err(|error| Error::internal(error.to_string()))
+        snapshot.map(|snapshot| snapshot.mount).map_err(|error| Error::internal(error.to_string()))
     }
 }
 
 /// Who the container runs as, by the image's own files.
 fn resolve_in(root: &OwnedFd, container: &Container, image: &Image) -> Result<ResolvedUser> {
-    let root = Root::from_fd(root.try_clone().map_err(|error| {
-        Error::internal(format!("unable to duplicate a descriptor: {error}"))
-    })?);
+    let root =
+        Root::from_fd(root.try_clone().map_err(|error| {
+            Error::internal(format!("unable to duplicate a descriptor: {error}"))
+        })?);
     let passwd = read_in(&root, "/etc/passwd")?;
     let group = read_in(&root, "/etc/group")?;
     resolve_user(&container.config.security.run_as, &image.config.user, &passwd, &group)
@@ -262,13 +272,15 @@ fn resolve_in(root: &OwnedFd, container: &Container, image: &Image) -> Result<Re
 
 /// A small file of the image; empty where there is none.
 fn read_in(root: &Root, path: &str) -> Result<Vec<u8>> {
-    let problem = |why: String| Error::invalid(format!("unable to read {path} of the image: {why}"));
+    let problem =
+        |why: String| Error::invalid(format!("unable to read {path} of the image: {why}"));
     // A FIFO in its place must not stop us.
-    let file = match root.open_in(path.as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC) {
-        Ok(file) => File::from(file),
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
-        Err(errno) => return Err(problem(errno.to_string())),
-    };
+    let file =
+        match root.open_in(path.as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+            Err(errno) => return Err(problem(errno.to_string())),
+        };
     let mut bytes = Vec::new();
     let read = file.take(PASSWD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|error| problem(error.to_string()))?;
@@ -357,7 +369,8 @@ impl Inner {
     }
 
     fn save_spec(&self, container: &Container, spec: &oci::Spec) -> Result<()> {
-        let path = self.journal.container_dir(&container.sandbox.id, &container.id).join("spec.json");
+        let path =
+            self.journal.container_dir(&container.sandbox.id, &container.id).join("spec.json");
         let problem = |error: std::io::Error| {
             Error::internal(format!("unable to write {}: {error}", path.display()))
         };
@@ -367,7 +380,8 @@ impl Inner {
 
     /// The OCI spec of a container, as it was written when it was made.
     pub(super) fn load_spec(&self, container: &Container) -> Result<oci::Spec> {
-        let path = self.journal.container_dir(&container.sandbox.id, &container.id).join("spec.json");
+        let path =
+            self.journal.container_dir(&container.sandbox.id, &container.id).join("spec.json");
         let problem = |error: std::io::Error| {
             Error::internal(format!("unable to read {}: {error}", path.display()))
         };
@@ -387,7 +401,9 @@ impl Inner {
                 if let Some(image) = &request.image {
                     return Err(Error::new(
                         Kind::Unimplemented,
-                        format!("unable to mount image {image:?}: image volumes are not offered yet"),
+                        format!(
+                            "unable to mount image {image:?}: image volumes are not offered yet"
+                        ),
                     ));
                 }
                 let source = host_path(&request.host_path, request.create_host_path)?;
@@ -413,7 +429,8 @@ fn host_path(path: &str, create: bool) -> Result<PathBuf> {
         }
         resolved => resolved,
     };
-    resolved.map_err(|error| Error::invalid(format!("unable to mount the host path {path:?}: {error}")))
+    resolved
+        .map_err(|error| Error::invalid(format!("unable to mount the host path {path:?}: {error}")))
 }
 
 /// The mount that a path lies on: the longest mount point that begins it, and
@@ -427,9 +444,9 @@ fn mount_of<'a>(table: &'a [mount::Mount], path: &Path) -> Option<&'a mount::Mou
 
 fn localhost_profile(profile: &Profile) -> Result<Option<Vec<u8>>> {
     let Profile::Localhost(path) = profile else { return Ok(None) };
-    std::fs::read(path)
-        .map(Some)
-        .map_err(|error| Error::invalid(format!("unable to read the seccomp profile {path:?}: {error}")))
+    std::fs::read(path).map(Some).map_err(|error| {
+        Error::invalid(format!("unable to read the seccomp profile {path:?}: {error}"))
+    })
 }
 
 fn image_settings(image: &Image) -> ImageSettings {

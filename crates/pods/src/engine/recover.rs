@@ -108,9 +108,7 @@ impl Inner {
             config: record.config.clone(),
             // One that was being made is being undone now; who asks again
             // waits for that, and gets a new one.
-            made: watch::Sender::new(
-                (record.state != SandboxState::Starting).then_some(Ok(())),
-            ),
+            made: watch::Sender::new((record.state != SandboxState::Starting).then_some(Ok(()))),
             record: watch::Sender::new(record),
             shim: watch::Sender::new(None),
             teardown: tokio::sync::Mutex::new(()),
@@ -126,9 +124,7 @@ impl Inner {
             id: record.id.clone(),
             sandbox,
             config: record.config.clone(),
-            made: watch::Sender::new(
-                (record.state != ContainerState::Creating).then_some(Ok(())),
-            ),
+            made: watch::Sender::new((record.state != ContainerState::Creating).then_some(Ok(()))),
             record: watch::Sender::new(record),
             operation: tokio::sync::Mutex::new(()),
             plan: Mutex::new(None),
@@ -172,7 +168,8 @@ impl Inner {
     async fn undo_start(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
         let undone = self.undo_sandbox(sandbox).await;
         self.table.forget_sandbox(sandbox);
-        let error = Error::internal("the daemon was restarted while the sandbox was made; ask again");
+        let error =
+            Error::internal("the daemon was restarted while the sandbox was made; ask again");
         sandbox.made.send_replace(Some(Err(error)));
         undone
     }
@@ -239,7 +236,9 @@ impl Inner {
                 ContainerState::Creating => {
                     let cleared = self.clear_container(&container).await;
                     self.table.forget_container(&container);
-                    let error = Error::internal("the daemon was restarted while the container was made; ask again");
+                    let error = Error::internal(
+                        "the daemon was restarted while the container was made; ask again",
+                    );
                     container.made.send_replace(Some(Err(error)));
                     cleared
                 }
@@ -305,8 +304,9 @@ impl Inner {
 
 /// The entries of a directory whose names are ids.
 fn entries<T: std::str::FromStr>(dir: &std::path::Path) -> Result<Vec<T>> {
-    let problem =
-        |error: std::io::Error| Error::internal(format!("unable to read {}: {error}", dir.display()));
+    let problem = |error: std::io::Error| {
+        Error::internal(format!("unable to read {}: {error}", dir.display()))
+    };
     let read = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         read => read.map_err(problem)?,

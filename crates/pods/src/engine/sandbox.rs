@@ -98,7 +98,9 @@ impl Inner {
                 }
             }
             Ok(_) => {}
-            Err(error) => tracing::error!(sandbox = %sandbox.id, %error, "unable to record a failure"),
+            Err(error) => {
+                tracing::error!(sandbox = %sandbox.id, %error, "unable to record a failure")
+            }
         }
         self.table.forget_sandbox(sandbox);
         let error = error.during(format!("unable to run sandbox {:?}", sandbox.config.name));
@@ -112,9 +114,7 @@ impl Inner {
         self.change_sandbox(sandbox, |record| record.network_intended = networked)?;
         let namespaces = Arc::new(self.make_namespaces(sandbox).await?);
         self.change_sandbox(sandbox, |record| record.netns = namespaces.path.clone())?;
-        let network = async {
-            if networked { self.attach_network(sandbox).await } else { Ok(()) }
-        };
+        let network = async { if networked { self.attach_network(sandbox).await } else { Ok(()) } };
         let shim = self.prepare_shim(sandbox, &namespaces);
         let files = self.write_sandbox_files(sandbox);
         let (network, shim, files) = tokio::join!(network, shim, files);
@@ -141,7 +141,11 @@ impl Inner {
     }
 
     /// Starts the shim, hands it the pod's namespaces, and settles these.
-    async fn prepare_shim(self: &Arc<Self>, sandbox: &Sandbox, namespaces: &Arc<Namespaces>) -> Result<Shim> {
+    async fn prepare_shim(
+        self: &Arc<Self>,
+        sandbox: &Sandbox,
+        namespaces: &Arc<Namespaces>,
+    ) -> Result<Shim> {
         let settle = {
             let (inner, namespaces) = (self.clone(), namespaces.clone());
             let config = sandbox.config.clone();

@@ -77,7 +77,9 @@ impl Inner {
             record.exit_code = 0;
         })?;
         match self.hand_over(container, &image).await {
-            Ok(()) => self.move_container(container, ContainerEvent::HandedOver, |_| {}).map(|_| ()),
+            Ok(()) => {
+                self.move_container(container, ContainerEvent::HandedOver, |_| {}).map(|_| ())
+            }
             Err(error) => {
                 self.container_lost(container, error.message());
                 Err(error)

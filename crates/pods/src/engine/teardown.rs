@@ -91,7 +91,9 @@ impl Inner {
         failures.extend(self.remove_sandbox_cgroup(sandbox).await.err());
         match failures.into_iter().next() {
             None => Ok(()),
-            Some(first) => Err(first.during(format!("unable to take sandbox {} down", sandbox.id.short()))),
+            Some(first) => {
+                Err(first.during(format!("unable to take sandbox {} down", sandbox.id.short())))
+            }
         }
     }
 
@@ -107,8 +109,8 @@ impl Inner {
         }
         let mut outcome = Ok(());
         while let Some(joined) = kills.join_next().await {
-            let killed =
-                joined.unwrap_or_else(|error| Err(Error::internal(format!("a kill failed: {error}"))));
+            let killed = joined
+                .unwrap_or_else(|error| Err(Error::internal(format!("a kill failed: {error}"))));
             outcome = outcome.and(killed);
         }
         outcome
@@ -205,7 +207,10 @@ impl Inner {
     }
 
     /// Kills and forgets a container.
-    pub(super) async fn remove_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+    pub(super) async fn remove_container(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+    ) -> Result<()> {
         if wait_made(&container.made).await.is_err() {
             return Ok(());
         }

@@ -11,9 +11,7 @@ use std::sync::Arc;
 
 use corten_base::SandboxId;
 use corten_kernel::cgroup::Cgroups;
-use corten_kernel::launch::{
-    self, CStrList, FdIndex, Join, Launch, Message, NamespaceKind, Step,
-};
+use corten_kernel::launch::{self, CStrList, FdIndex, Join, Launch, Message, NamespaceKind, Step};
 use corten_kernel::{fdpass, ns};
 
 use crate::error::{Error, Result};
@@ -71,11 +69,8 @@ impl ShimProgram {
         let socket = dir.join("shim.sock");
         let listener = fdpass::listen(&socket)?;
         let exits = dir.join("exits");
-        let exits = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&exits)
-            .map_err(|error| {
+        let exits =
+            std::fs::File::options().create(true).append(true).open(&exits).map_err(|error| {
                 Error::internal(format!("unable to open {}: {error}", exits.display()))
             })?;
         let group = self.own_group(id)?;
@@ -108,10 +103,16 @@ impl ShimProgram {
             Ok(Message::Closed) => Ok(Started { pid, socket }),
             Ok(Message::Failed { step, errno }) => {
                 let errno = std::io::Error::from_raw_os_error(errno);
-                Err(Error::internal(format!("unable to start the shim of {id}: step {step}: {errno}")))
+                Err(Error::internal(format!(
+                    "unable to start the shim of {id}: step {step}: {errno}"
+                )))
             }
-            Ok(other) => Err(Error::internal(format!("unable to start the shim of {id}: {other:?}"))),
-            Err(errno) => Err(Error::internal(format!("unable to start the shim of {id}: {errno}"))),
+            Ok(other) => {
+                Err(Error::internal(format!("unable to start the shim of {id}: {other:?}")))
+            }
+            Err(errno) => {
+                Err(Error::internal(format!("unable to start the shim of {id}: {errno}")))
+            }
         }
     }
 
