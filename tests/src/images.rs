@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use corten_image::testing::{ImageBuilder, Registry};
+use corten_image::testing::ImageBuilder;
 
 /// What nginx is told; one process, logs to its own streams.
 const NGINX_CONF: &str = "daemon off;\nmaster_process off;\nuser root;\nerror_log stderr;\n\
@@ -46,10 +46,16 @@ pub fn nginx() -> ImageBuilder {
         .setting("StopSignal", "SIGQUIT".into())
 }
 
-/// Puts the images into a registry: `busybox` and `nginx`, `latest`.
-pub fn push_all(registry: &Registry) {
-    busybox().push(registry, "busybox", "latest");
-    nginx().push(registry, "nginx", "latest");
+/// An image of the tests by its name.
+///
+/// # Panics
+/// If there is none of that name.
+pub fn named(name: &str) -> ImageBuilder {
+    match name {
+        "busybox" => busybox(),
+        "nginx" => nginx(),
+        other => panic!("there is no image {other:?}"),
+    }
 }
 
 fn base(root: &Path) {

@@ -1,7 +1,9 @@
 //! A machine that exists for one test.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use corten_image::testing::Registry;
 use corten_kernel::netlink::{in_network_namespace, make_namespace_set};
@@ -17,6 +19,8 @@ const STACK_BYTES: usize = 8 << 20;
 pub struct Machine {
     directory: tempfile::TempDir,
     registry: Registry,
+    /// Images that are in the registry already.
+    pushed: Mutex<BTreeSet<String>>,
     cgroup: String,
     settings: Settings,
 }
@@ -69,8 +73,8 @@ impl Machine {
             let directory = tempfile::Builder::new().prefix("corten-").tempdir().expect("a directory");
             let cgroup = cgroup_name(directory.path());
             let registry = Registry::start();
-            images::push_all(&registry);
-            let machine = Self { directory, registry, cgroup, settings };
+            let pushed = Mutex::default();
+            let machine = Self { directory, registry, pushed, cgroup, settings };
             let drift = Drift::of(&machine);
             let mut daemon = Daemon::start(&machine).await;
             test(&machine, &mut daemon).await;
@@ -95,8 +99,13 @@ impl Machine {
         self.registry.address().to_string()
     }
 
-    /// The name of an image in the registry: `busybox`, `nginx`.
+    /// The name of an image in the registry, where it is put when it is first
+    /// asked for: `busybox`, `nginx`.
     pub fn image(&self, name: &str) -> String {
+        let mut pushed = self.pushed.lock().expect("no test panicked here");
+        if pushed.insert(name.to_owned()) {
+            images::named(name).push(&self.registry, name, "latest");
+        }
         format!("{}/{name}:latest", self.registry())
     }
 
