@@ -29,6 +29,18 @@ pub fn main(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Where the programs are, if somebody has built them already.
+const PROGRAMS: &str = "CORTEN_PROGRAMS";
+
+/// The directory with programs to test: those that somebody has built, else
+/// the quick variant, built now.
+pub fn programs() -> Result<PathBuf> {
+    match std::env::var_os(PROGRAMS) {
+        Some(directory) => Ok(directory.into()),
+        None => build(Variant::Dev),
+    }
+}
+
 /// Builds everything, and returns the directory with the programs.
 pub fn build(variant: Variant) -> Result<PathBuf> {
     let (profile, output, dist) = match variant {

@@ -109,7 +109,10 @@ fn probe() -> Method {
         if by_descriptor {
             fsconfig_set_fd(&context, "lowerdir+", &directory).is_ok()
         } else {
+            // Kernels before 6.5 gather whatever they are told, and judge it when
+            // the mount is made: one that takes nonsense knows nothing.
             fsconfig_set_string(&context, "lowerdir+", "/").is_ok()
+                && fsconfig_set_string(&context, "no-such-option", "/").is_err()
         }
     };
     if try_key(true) {

@@ -122,14 +122,11 @@ fn by_intermediate<'a, S>(
 where
     S: Iterator<Item = Step<'a>> + Clone,
 {
-    let user = match launch.join {
-        Join::Parents => false,
-        Join::Before { user, .. } => user.is_some(),
-        Join::Process { user, .. } => user,
-    };
-    let cgroup = if user { launch.cgroup } else { None };
+    // The intermediate is born into the cgroup, and its child with it: once in
+    // the namespaces, the way there may be barred (a cgroup2 that is mounted
+    // with `nsdelegate`, a user namespace without rights).
     // SAFETY: `intermediate` allocates nothing, takes no lock and does not unwind.
-    let Some((_, pidfd)) = (unsafe { sys::fork(0, libc::SIGCHLD, cgroup)? }) else {
+    let Some((_, pidfd)) = (unsafe { sys::fork(0, libc::SIGCHLD, launch.cgroup)? }) else {
         start::intermediate(launch, &theirs)
     };
     drop(theirs);

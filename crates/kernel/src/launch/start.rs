@@ -19,7 +19,6 @@ pub(super) struct Kept {
     sync: RawFd,
     fds: [RawFd; FRAME_FDS_MAX],
     count: usize,
-    cgroup: Option<RawFd>,
     first_own: u32,
 }
 
@@ -44,7 +43,7 @@ where
         Err(errno) => fail(theirs.as_raw_fd(), errno),
     };
     let proc = open_proc().ok();
-    match second(launch, &kept, proc.as_ref()) {
+    match second(launch, proc.as_ref()) {
         Ok(None) => match quiet() {
             Ok(()) => walk(launch, &kept, proc),
             Err(errno) => fail(kept.sync, errno),
@@ -107,7 +106,6 @@ fn keep<S>(launch: &Launch<'_, S>, sync: RawFd) -> Result<Kept, Errno> {
         sync: lift(sync, first_own)?,
         fds: [-1; FRAME_FDS_MAX],
         count: launch.fds.len(),
-        cgroup: launch.cgroup.map(|fd| lift(fd.as_raw_fd(), first_own)).transpose()?,
         first_own: first_own as u32,
     };
     for (slot, fd) in kept.fds.iter_mut().zip(launch.fds) {
@@ -143,7 +141,6 @@ fn close_others<S>(kept: &Kept, launch: &Launch<'_, S>) -> Result<(), Errno> {
             .iter()
             .copied()
             .chain([kept.sync])
-            .chain(kept.cgroup)
             .chain(joined.into_iter().flatten())
             .filter_map(|fd| u32::try_from(fd).ok())
             .filter(|fd| *fd >= from)
@@ -161,7 +158,6 @@ fn close_others<S>(kept: &Kept, launch: &Launch<'_, S>) -> Result<(), Errno> {
 /// None in that child, its pid in the intermediate.
 fn second<'a, S>(
     launch: &Launch<'a, S>,
-    kept: &Kept,
     proc: Option<&OwnedFd>,
 ) -> Result<Option<i32>, Errno>
 where
@@ -180,8 +176,8 @@ where
             _ => {}
         }
     }
-    let in_user = match launch.join {
-        Join::Parents => false,
+    match launch.join {
+        Join::Parents => {}
         Join::Before { user, pid } => {
             // First the PID namespace: it may be given by the pidfd of a process
             // that cannot be looked into from within the user namespace.
@@ -191,7 +187,6 @@ where
             if let Some(user) = user {
                 sys::setns(user, libc::CLONE_NEWUSER)?;
             }
-            user.is_some()
         }
         Join::Process { pidfd, user } => {
             let all = libc::CLONE_NEWNS
@@ -201,18 +196,13 @@ where
                 | libc::CLONE_NEWPID
                 | libc::CLONE_NEWCGROUP;
             sys::setns(pidfd, if user { all | libc::CLONE_NEWUSER } else { all })?;
-            user
         }
-    };
+    }
     let flags = launch
         .new_namespaces
         .iter()
         .fold(libc::CLONE_PARENT, |flags, kind| flags | clone_flag(*kind));
-    // Who entered a user namespace may not choose a cgroup any more, and was
-    // put into it by the parent.
-    // SAFETY: the descriptor was kept, and is open.
-    let cgroup = kept.cgroup.filter(|_| !in_user).map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
     // SAFETY: the child walks its steps, which is made for this.
-    let forked = unsafe { sys::fork(flags as u64, 0, cgroup)? };
+    let forked = unsafe { sys::fork(flags as u64, 0, None)? };
     Ok(forked.map(|(pid, _)| pid))
 }
