@@ -77,6 +77,8 @@ pub enum Command {
     Load(load::Arguments),
     /// Put images into an archive
     Save(save::Arguments),
+    /// List Kubernetes' pods
+    Pods(pods::Arguments),
     /// List namespaces
     Namespaces(namespaces::Arguments),
     /// Tell what the daemon found on this machine

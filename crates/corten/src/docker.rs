@@ -213,7 +213,6 @@ const COMMANDS: &[(&str, &str)] = &[
     ("system", "see 'corten info' and 'corten doctor'"),
     ("import", "Corten takes in images: corten load -i image.tar"),
     ("export", "Corten writes images: corten save -o image.tar IMAGE"),
-    ("pods", "'corten ps -n k8s.io' shows the containers of pods with their pods"),
     ("help", "it is written --help, after any command"),
 ];
 

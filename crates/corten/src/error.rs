@@ -119,6 +119,11 @@ fn sentence(doing: &str, status: &Status) -> String {
         (_, "") => "the daemon does not say why",
         (_, message) => message,
     };
+    // A word before it is for the kubelet, which looks for it.
+    let message = match message.split_once(": ") {
+        Some((word, rest)) if rest.starts_with("unable to ") && !word.contains(' ') => rest,
+        _ => message,
+    };
     if message.starts_with("unable to ") {
         message.to_owned()
     } else {
@@ -158,6 +163,10 @@ mod tests {
             "unable to stop web: no container \"web\""
         );
         assert_eq!(said(Status::internal("unable to open x: gone")), "unable to open x: gone");
+        assert_eq!(
+            said(Status::unavailable("RegistryUnavailable: unable to pull x: no")),
+            "unable to pull x: no"
+        );
         assert!(said(Status::unimplemented("")).contains("does not offer it"));
         assert!(said(Status::from_error(Box::new(std::io::Error::other("x")))).contains("away"));
     }

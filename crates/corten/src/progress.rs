@@ -158,9 +158,9 @@ mod tests {
         ] {
             lines.extend(line(&mut said, &layer(state)));
         }
-        assert_eq!(lines, ["0123456789ab: fetching 2.50 MB", "0123456789ab: done, 2.50 MB"]);
+        assert_eq!(lines, ["0123456789abc: fetching 2.50 MB", "0123456789abc: done, 2.50 MB"]);
         let present = line(&mut BTreeMap::new(), &layer(LayerState::Present));
-        assert_eq!(present.as_deref(), Some("0123456789ab: was here before"));
+        assert_eq!(present.as_deref(), Some("0123456789abc: was here before"));
     }
 
     #[test]

@@ -91,6 +91,13 @@ impl Catalog {
         Ok(())
     }
 
+    pub(crate) fn namespaces(&self) -> Vec<Namespace> {
+        let mut names: Vec<Namespace> = self.images.keys().map(|(name, _)| name.clone()).collect();
+        // The keys are sorted by namespace first.
+        names.dedup();
+        names
+    }
+
     pub(crate) fn list(&self, namespace: &Namespace) -> Vec<Arc<Image>> {
         self.images
             .iter()

@@ -114,6 +114,11 @@ impl Images {
         self.inner.read().list(namespace)
     }
 
+    /// The namespaces that have images, in the order of their names.
+    pub fn namespaces(&self) -> Vec<Namespace> {
+        self.inner.read().namespaces()
+    }
+
     /// Removes an image and all its names, also those in other repositories:
     /// CRI's rule. None if there is no such image. Content that a container
     /// uses stays until it is removed.

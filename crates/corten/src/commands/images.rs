@@ -172,7 +172,7 @@ mod tests {
         };
         let text = arguments.table(&[image(&["docker.io/library/c:2"], &[])], 0);
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], "REPOSITORY            TAG   IMAGE ID       CREATED   SIZE");
-        assert_eq!(lines[1], "docker.io/library/c   2     0123456789ab             4.27 MB");
+        assert_eq!(lines[0], "REPOSITORY            TAG   IMAGE ID        CREATED   SIZE");
+        assert_eq!(lines[1], "docker.io/library/c   2     0123456789abc             4.27 MB");
     }
 }

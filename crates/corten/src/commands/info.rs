@@ -28,11 +28,11 @@ impl Arguments {
         } else {
             output::print(&facts_text(&info.facts))?;
             if !info.findings.is_empty() {
-                let number = info.findings.len();
-                let things = if number == 1 { "thing is" } else { "things are" };
-                output::print(&format!(
-                    "\n{number} {things} not as they should be: see 'corten doctor'\n"
-                ))?;
+                let not_so = match info.findings.len() {
+                    1 => "1 thing is not as it should be".to_owned(),
+                    number => format!("{number} things are not as they should be"),
+                };
+                output::print(&format!("\n{not_so}: see 'corten doctor'\n"))?;
             }
         }
         Ok(0)

@@ -10,6 +10,7 @@ pub mod kill;
 pub mod load;
 pub mod logs;
 pub mod namespaces;
+pub mod pods;
 pub mod ps;
 pub mod pull;
 pub mod rm;
@@ -49,6 +50,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         Command::Load(command) => command.run(place).await,
         Command::Save(command) => command.run(place).await,
         Command::Namespaces(command) => command.run(place).await,
+        Command::Pods(command) => command.run(place).await,
         Command::Info(command) => command.run(place).await,
         Command::Doctor(command) => command.run(place).await,
         Command::Version(command) => command.run(place).await,

@@ -108,7 +108,10 @@ fn table(containers: &[ContainerSummary], whole: bool, now_ns: i64) -> String {
         } else {
             (short_id(&container.id).to_owned(), shortened(&command, COMMAND_CHARS_MAX))
         };
-        let ports = container.ports.iter().map(output::port).collect::<Vec<_>>().join(", ");
+        // One that has ended holds no port.
+        let running = container.state() == ContainerState::Running;
+        let ports = container.ports.iter().filter(|_| running).map(output::port);
+        let ports = ports.collect::<Vec<_>>().join(", ");
         let created = ago(container.created_at_ns, now_ns);
         let status = status(container, now_ns);
         let image = image(&container.image, whole);
@@ -221,7 +224,7 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert!(lines[0].ends_with("NAME"), "{text}");
         for part in
-            ["0123456789ab  ", "sh -c echo a; sleep 1000; echo…", "2 minutes ago", "Up 2 minutes"]
+            ["0123456789abc  ", "sh -c echo a; sleep 1000; echo…", "2 minutes ago", "Up 2 minutes"]
         {
             assert!(lines[1].contains(part), "{part}: {text}");
         }

@@ -4,15 +4,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use corten_api::corten::{
-    ContainerSpec, CreateContainerRequest, CreateContainerResponse, Mount, Network,
-    RemoveContainerRequest, StartContainerRequest,
+    ContainerSpec, CreateContainerRequest, CreateContainerResponse, InspectContainerRequest, Mount,
+    Network, RemoveContainerRequest, StartContainerRequest,
 };
 use tonic::Code;
 
 use super::{inspect, pull};
 use crate::attach::{self, Interrupts};
 use crate::client::{Daemon, Place};
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, EXIT_OWN, Error, Result};
 use crate::limits::NAME_ATTEMPTS_MAX;
 use crate::parse::{self, port::Ports};
 use crate::{names, output};
@@ -261,19 +261,22 @@ async fn start(daemon: &Daemon, name: &str, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// What never ran is of no use to anybody, and would only hold its name.
+/// What never ran is of no use to anybody, and would only hold its name. With
+/// `--rm` the daemon removes it by itself, perhaps at the same time.
 async fn not_started(daemon: &Daemon, id: &str, error: Error) -> Result<u8> {
-    let code = error.launch_exit_code();
-    if let Err(left) = remove(daemon, id).await {
-        return Err(Error::Several(vec![error, left]));
+    error.tell();
+    if let Err(left) = remove(daemon, id).await
+        && is_there(daemon, id).await
+    {
+        left.tell();
     }
-    match code {
-        Some(code) => {
-            error.tell();
-            Ok(code)
-        }
-        None => Err(error),
-    }
+    Ok(error.launch_exit_code().unwrap_or(EXIT_OWN))
+}
+
+async fn is_there(daemon: &Daemon, id: &str) -> bool {
+    let request = InspectContainerRequest { namespace: daemon.space(), container: id.to_owned() };
+    !matches!(daemon.calls().inspect_container(request).await,
+        Err(status) if status.code() == Code::NotFound)
 }
 
 async fn remove(daemon: &Daemon, id: &str) -> Result<()> {

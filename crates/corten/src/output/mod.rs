@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
-/// Characters of an id that people see.
-const SHORT_ID_CHARS: usize = 12;
+/// Characters of an id that people see: as many as in the daemon's sentences.
+const SHORT_ID_CHARS: usize = 13;
 
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn ids_are_short() {
-        assert_eq!(short_id("sha256:0123456789abcdef0123"), "0123456789ab");
-        assert_eq!(short_id("0123456789abcdef"), "0123456789ab");
+        assert_eq!(short_id("sha256:0123456789abcdef0123"), "0123456789abc");
+        assert_eq!(short_id("0123456789abcdef"), "0123456789abc");
         assert_eq!(short_id("01"), "01");
     }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use corten_api::corten as api;
 use corten_base::Namespace;
-use corten_pods::{ContainerFilter, ContainerPhase, ContainerView, Error, SandboxView};
-use corten_spec::request::Protocol;
+use corten_pods::{ContainerFilter, ContainerPhase, ContainerView, Error, Kind, SandboxView};
+use corten_spec::request::{ContainerConfig, Protocol};
 use tonic::Status;
 
 use super::{People, namespace, request};
@@ -27,11 +27,29 @@ impl People {
         let spec = present("container", request.container).wire()?;
         let (sandbox, container) = request::translate(spec).wire()?;
         let name = container.name.clone();
+        self.can_be_made(&namespace, &container).wire()?;
         let engine = self.engine.clone();
         let made =
             to_the_end(async move { engine.create_solo(&namespace, sandbox, container).await })
                 .await?;
         Ok(api::CreateContainerResponse { id: made.to_string(), name })
+    }
+
+    /// Says what is wrong before a sandbox is made for nothing. That this still
+    /// holds later the engine sees to.
+    fn can_be_made(
+        &self,
+        namespace: &Namespace,
+        container: &ContainerConfig,
+    ) -> corten_pods::Result<()> {
+        if self.engine.images().find(namespace, &container.image).is_none() {
+            return Err(Error::not_found("image", &container.image));
+        }
+        let there = self.engine.containers(namespace, &ContainerFilter::default());
+        match there.iter().find(|there| there.config.name == container.name) {
+            Some(there) => Err(taken(there)),
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn start_container(
@@ -83,7 +101,7 @@ impl People {
         let (namespace, container) = self.find(&request.namespace, &request.container)?;
         if container.phase == ContainerPhase::Running && !request.force {
             return Err(Error::precondition(format!(
-                "unable to remove container {:?}: it is running; stop it first, or use force",
+                "unable to remove container {:?}: it is running; stop it first, or use force (corten rm -f)",
                 container.config.name
             )))
             .wire();
@@ -152,6 +170,33 @@ impl People {
     }
 }
 
+/// Who has a name, and what to do about it.
+fn taken(there: &ContainerView) -> Error {
+    let (name, id, image) = (&there.config.name, there.id.short(), image(&there.config));
+    let (state, advice) = match there.phase {
+        ContainerPhase::Created => ("never started", format!("remove it (corten rm {name})")),
+        ContainerPhase::Running => ("running", format!("remove it (corten rm -f {name})")),
+        ContainerPhase::Exited => {
+            ("ended", format!("start it again (corten start {name}), remove it (corten rm {name})"))
+        }
+    };
+    Error::new(
+        Kind::AlreadyExists,
+        format!(
+            "the name {name:?} is in use by container {id} ({image}, {state}): {advice}, or \
+             choose another name"
+        ),
+    )
+}
+
+/// The image as it was asked for.
+fn image(config: &ContainerConfig) -> &str {
+    match config.user_specified_image.as_str() {
+        "" => &config.image,
+        name => name,
+    }
+}
+
 /// How a container ended.
 pub(super) fn exited(view: &ContainerView) -> api::WaitContainerResponse {
     api::WaitContainerResponse {
@@ -164,16 +209,12 @@ pub(super) fn exited(view: &ContainerView) -> api::WaitContainerResponse {
 
 fn summary(container: &ContainerView, sandbox: Option<&SandboxView>) -> api::ContainerSummary {
     let config = &container.config;
-    let image = match config.user_specified_image.as_str() {
-        "" => config.image.clone(),
-        name => name.to_owned(),
-    };
     let pod = sandbox.filter(|sandbox| !sandbox.config.solo);
     api::ContainerSummary {
         id: container.id.to_string(),
         name: config.name.clone(),
         namespace: container.namespace.to_string(),
-        image,
+        image: image(config).to_owned(),
         image_id: container.image_id.to_string(),
         command: config.command.iter().chain(&config.args).cloned().collect(),
         state: state(container.phase).into(),

@@ -5,6 +5,7 @@ mod exec;
 mod images;
 mod logs;
 mod node;
+mod pods;
 mod request;
 
 use corten_api::corten::corten_server::Corten;
@@ -91,6 +92,7 @@ serve! {
         version: VersionRequest => VersionResponse;
         info: InfoRequest => InfoResponse;
         list_namespaces: ListNamespacesRequest => ListNamespacesResponse;
+        list_pods: ListPodsRequest => ListPodsResponse;
         list_images: ListImagesRequest => ListImagesResponse;
         remove_image: RemoveImageRequest => RemoveImageResponse;
         inspect_image: InspectImageRequest => InspectImageResponse;

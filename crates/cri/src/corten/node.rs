@@ -57,7 +57,9 @@ impl People {
         _: api::ListNamespacesRequest,
     ) -> Result<api::ListNamespacesResponse, Status> {
         let mut names = self.engine.namespaces();
+        names.extend(self.engine.images().namespaces());
         names.sort();
+        names.dedup();
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let namespaces = names
             .iter()
