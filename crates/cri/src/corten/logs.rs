@@ -110,44 +110,57 @@ async fn send(
 async fn follow(
     reader: &mut Reader,
     since_ns: i64,
-    mut ending: Option<Ending>,
+    ending: Option<Ending>,
     answers: &mpsc::Sender<Answer>,
 ) -> Result<(), Status> {
+    let Some(mut ending) = ending else {
+        send_rest(reader, since_ns, answers).await?;
+        return Ok(());
+    };
+    let mut ended = None;
     loop {
         // Known before the rest is read: what is read then is all there is.
-        let ended = ending.as_ref().is_none_or(Ending::is_finished);
-        loop {
-            let entries = reader.next_entries(since_ns).await.wire()?;
-            if entries.is_empty() {
-                break;
-            }
-            let message = api::LogsResponse { entries, exited: None };
-            if answers.send(Ok(message)).await.is_err() {
-                return Ok(());
-            }
+        let last: Option<Result<ContainerView, Status>> = ended.take();
+        if !send_rest(reader, since_ns, answers).await? {
+            ending.abort();
+            return Ok(());
         }
-        if ended {
-            break;
+        if let Some(view) = last {
+            let message = api::LogsResponse { entries: Vec::new(), exited: Some(exited(&view?)) };
+            // Fails only when the client has left.
+            let _ = answers.send(Ok(message)).await;
+            return Ok(());
         }
         tokio::select! {
             () = tokio::time::sleep(FOLLOW_INTERVAL) => {}
-            () = answers.closed() => {
-                if let Some(ending) = &ending {
-                    ending.abort();
+            view = &mut ending => ended = Some(match view {
+                Ok(view) => view.wire(),
+                Err(error) => {
+                    Err(Status::internal(format!("unable to wait for the container: {error}")))
                 }
+            }),
+            () = answers.closed() => {
+                ending.abort();
                 return Ok(());
             }
         }
     }
-    if let Some(ending) = ending.take() {
-        let view = ending
-            .await
-            .map_err(|error| {
-                Status::internal(format!("unable to wait for the container: {error}"))
-            })?
-            .wire()?;
-        let message = api::LogsResponse { entries: Vec::new(), exited: Some(exited(&view)) };
-        let _ = answers.send(Ok(message)).await;
+}
+
+/// Sends what is written and not sent yet; false where the client has left.
+async fn send_rest(
+    reader: &mut Reader,
+    since_ns: i64,
+    answers: &mpsc::Sender<Answer>,
+) -> Result<bool, Status> {
+    loop {
+        let entries = reader.next_entries(since_ns).await.wire()?;
+        if entries.is_empty() {
+            return Ok(true);
+        }
+        let message = api::LogsResponse { entries, exited: None };
+        if answers.send(Ok(message)).await.is_err() {
+            return Ok(false);
+        }
     }
-    Ok(())
 }
