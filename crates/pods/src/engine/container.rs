@@ -145,7 +145,7 @@ impl Inner {
         container: &Arc<Container>,
         image: &Arc<Image>,
     ) -> Result<()> {
-        let shim = self.shim_of(container)?;
+        let shim = self.shim_of(container).await?;
         let (prepared, log) =
             tokio::join!(self.prepare(container, image), self.open_log(container));
         let Prepared { plan, resources, user } = prepared?;

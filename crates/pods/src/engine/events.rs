@@ -211,7 +211,7 @@ impl Inner {
             if !container.record.borrow().state.may_live() {
                 continue;
             }
-            if let Err(error) = self.send_signal(&container, super::teardown::SIGKILL, true).await {
+            if let Err(error) = self.kill_by_cgroup(&container).await {
                 tracing::error!(container = %container.id, %error, "unable to kill what a dead shim left");
             }
             self.container_lost(&container, "its shim has died");

@@ -19,6 +19,8 @@ use crate::table::Container;
 use crate::view::{ExecOutput, ExecRequest, ExecSession};
 use crate::watch::watch;
 
+/// How long a request waits for a shim that is being connected to.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes read from a stream at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -30,7 +32,7 @@ impl Inner {
         request: ExecRequest,
         timeout: Option<Duration>,
     ) -> Result<ExecSession> {
-        let shim = self.running_shim(container)?;
+        let shim = self.running_shim(container).await?;
         if request.command.is_empty() {
             return Err(Error::invalid("the command to execute is empty"));
         }
@@ -114,28 +116,21 @@ impl Inner {
     }
 
     /// The shim of a running container.
-    pub(super) fn running_shim(&self, container: &Container) -> Result<Shim> {
-        let state = container.record.borrow().state;
-        let id = container.id.short();
-        match state {
-            ContainerState::Running => {}
-            ContainerState::Creating | ContainerState::Created | ContainerState::Starting => {
-                return Err(Error::precondition(format!(
-                    "container {id} is not running yet: start it first"
-                )));
-            }
-            ContainerState::Exited | ContainerState::Removing => {
-                return Err(Error::precondition(format!(
-                    "container {id} is not running: it has ended"
-                )));
-            }
-        }
-        self.shim_of(container)
+    pub(super) async fn running_shim(&self, container: &Container) -> Result<Shim> {
+        check_running(container)?;
+        self.shim_of(container).await
     }
 
-    /// The connection to a container's shim.
-    pub(super) fn shim_of(&self, container: &Container) -> Result<Shim> {
-        container.sandbox.shim.borrow().clone().ok_or_else(|| {
+    /// The connection to a container's shim. A daemon that has just started is
+    /// still connecting, which is waited for.
+    pub(super) async fn shim_of(&self, container: &Container) -> Result<Shim> {
+        let mut shim = container.sandbox.shim.subscribe();
+        let connected = shim.wait_for(Option::is_some);
+        match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
+            Ok(Ok(shim)) => shim.clone(),
+            Ok(Err(_)) | Err(_) => None,
+        }
+        .ok_or_else(|| {
             Error::new(
                 Kind::Unavailable,
                 format!("the shim of sandbox {} is not connected", container.sandbox.id.short()),
@@ -206,6 +201,20 @@ impl Inner {
             inner.remove_exec_group(group).await;
         });
         receiver
+    }
+}
+
+/// Refuses a container that does not run.
+pub(super) fn check_running(container: &Container) -> Result<()> {
+    let id = container.id.short();
+    match container.record.borrow().state {
+        ContainerState::Running => Ok(()),
+        ContainerState::Creating | ContainerState::Created | ContainerState::Starting => {
+            Err(Error::precondition(format!("container {id} is not running yet: start it first")))
+        }
+        ContainerState::Exited | ContainerState::Removing => {
+            Err(Error::precondition(format!("container {id} is not running: it has ended")))
+        }
     }
 }
 

@@ -55,7 +55,7 @@ impl Inner {
                 return Err(Error::precondition(format!("unable to start container {id}: {why}")));
             }
         }
-        let shim = self.shim_of(container)?;
+        let shim = self.shim_of(container).await?;
         let request = Request::Start { container: container.id.clone() };
         let (reply, _) = shim.call_within(&request, &[], LAUNCH_TIMEOUT).await?;
         match reply {

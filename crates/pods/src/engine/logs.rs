@@ -37,7 +37,7 @@ impl Inner {
 
     /// Writes a running container's log to a new file at the same path.
     pub(super) async fn reopen_log(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
-        let shim = self.running_shim(container)?;
+        let shim = self.running_shim(container).await?;
         let path = container.record.borrow().log_path.clone();
         if path.is_empty() {
             return Err(Error::precondition(format!(

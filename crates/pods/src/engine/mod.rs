@@ -54,6 +54,9 @@ pub const DEFAULT_HANDLER: &str = "corten";
 /// Where a shim has its pod's /dev/shm, in its own mount namespace.
 const SHM_IN_SHIM: &str = "/shm";
 
+/// How long a daemon that starts waits for what its shims tell.
+const TAKE_UP_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long a launch may take, hooks included, before Start and Exec give up.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(110);
 
@@ -143,7 +146,10 @@ impl Engine {
         inner.load()?;
         tokio::spawn(inner.clone().follow_shims(receiver));
         let taking_up = inner.clone();
-        tokio::spawn(async move { taking_up.take_up().await });
+        let taken_up = tokio::spawn(async move { taking_up.take_up().await });
+        // Shims answer in no time, and then the first list tells what ended in
+        // the meantime. What hangs is not waited for.
+        let _ = tokio::time::timeout(TAKE_UP_PATIENCE, taken_up).await;
         Ok(Self { inner })
     }
 
@@ -213,7 +219,7 @@ impl Engine {
     /// Sends a signal to the first process.
     pub async fn kill_container(&self, ns: &Namespace, id: &str, signal: i32) -> Result<()> {
         let container = self.inner.table.find_container(ns, id)?;
-        self.inner.running_shim(&container)?;
+        self.inner.running_shim(&container).await?;
         self.inner.send_signal(&container, signal, false).await
     }
 
@@ -277,7 +283,7 @@ impl Engine {
         columns: u16,
     ) -> Result<()> {
         let container = self.inner.table.find_container(ns, id)?;
-        let shim = self.inner.running_shim(&container)?;
+        let shim = self.inner.running_shim(&container).await?;
         let target = Target { container: container.id.clone(), exec };
         let (reply, _) = shim.call(&Request::Resize { target, rows, columns }, &[]).await?;
         sandbox::expect_done("resize a terminal", reply)

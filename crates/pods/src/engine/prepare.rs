@@ -7,6 +7,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use corten_base::limits::{FRAME_FDS_MAX, PASSWD_BYTES_MAX};
 use corten_image::Image;
@@ -31,6 +32,9 @@ use super::{Inner, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::table::Container;
 use crate::view::{ExecRequest, ProcessUser};
+
+/// How long looking up and opening what a container refers to may take.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A container that is ready to be handed over.
 pub(super) struct Prepared {
@@ -57,12 +61,23 @@ impl Inner {
     ) -> Result<Prepared> {
         let fds = self.pod_namespaces(container).await?;
         let (inner, container, image) = (self.clone(), container.clone(), image.clone());
-        blocking(move || inner.prepare_now(&container, &image, fds)).await
+        let prepared = blocking(move || inner.prepare_now(&container, &image, fds));
+        // A mount source on a dead filesystem hangs for ever; that costs its
+        // thread, and this container.
+        tokio::time::timeout(PREPARE_TIMEOUT, prepared).await.unwrap_or_else(|_| {
+            Err(Error::new(
+                Kind::DeadlineExceeded,
+                format!(
+                    "its mounts were not ready within {} s: a host path does not answer (a dead network filesystem?)",
+                    PREPARE_TIMEOUT.as_secs()
+                ),
+            ))
+        })
     }
 
     /// Asks the shim for the pod's namespaces: it alone outlives the daemon.
     pub(super) async fn pod_namespaces(&self, container: &Container) -> Result<PodFds> {
-        let shim = self.shim_of(container)?;
+        let shim = self.shim_of(container).await?;
         let (reply, fds) = shim.call(&Request::Namespaces, &[]).await?;
         let Reply::Namespaces(PodNamespaces { user, net, ipc, uts }) = reply else {
             return Err(Error::internal(format!("the shim answered {reply:?} to Namespaces")));
@@ -364,7 +379,7 @@ impl Inner {
         if target.sandbox.id != container.sandbox.id {
             return Err(Error::invalid(format!("target container {id:?} is in another pod")));
         }
-        self.running_shim(&target)?;
+        super::exec::check_running(&target)?;
         Ok(target.id.to_string())
     }
 

@@ -62,7 +62,7 @@ impl Inner {
             .find(&record.namespace, &record.image_id.to_string())
             .ok_or_else(|| Error::not_found("image", &record.image_ref))
             .map_err(|error| error.during(format!("unable to start container {id} again")))?;
-        let shim = self.shim_of(container).map_err(|error| {
+        let shim = self.shim_of(container).await.map_err(|error| {
             error.during(format!("unable to start container {id} again, since its pod is down: remove it, and run it anew"))
         })?;
         let target = Target { container: container.id.clone(), exec: None };

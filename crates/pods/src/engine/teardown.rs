@@ -13,7 +13,7 @@ use crate::state::{ContainerEvent, Next, SandboxEvent, SandboxState};
 use crate::table::{Container, Sandbox};
 
 /// What ends a process for certain.
-pub(super) const SIGKILL: i32 = 9;
+const SIGKILL: i32 = 9;
 /// How long a killed process may take to end. Longer means that the kernel
 /// cannot end it now (it hangs in a device or a dead filesystem).
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -137,31 +137,31 @@ impl Inner {
         }
     }
 
-    /// Sends a signal by the shim, or if that is gone, by the cgroup.
+    /// Sends a signal by the shim. SIGKILL gets through without one, too.
     pub(super) async fn send_signal(
         &self,
         container: &Container,
         signal: i32,
         all: bool,
     ) -> Result<()> {
-        let shim = container.sandbox.shim.borrow().clone();
-        let Some(shim) = shim else {
-            return self.kill_by_cgroup(container).await;
-        };
         let target = corten_protocol::frame::Target { container: container.id.clone(), exec: None };
         let request = Request::Kill { target, signal, all };
-        match shim.call(&request, &[]).await {
-            // Ended in the meantime, or unknown to it: what was wanted.
-            Ok(_) => {}
-            Err(error) if error.kind == Kind::Unavailable => {
-                return self.kill_by_cgroup(container).await;
+        let sent = match self.shim_of(container).await {
+            Ok(shim) => shim.call(&request, &[]).await,
+            Err(error) => Err(error),
+        };
+        match sent {
+            // Done; or ended in the meantime, or unknown to it: what was wanted.
+            Ok(_) => Ok(()),
+            Err(error) if error.kind == Kind::Unavailable && signal == SIGKILL => {
+                self.kill_by_cgroup(container).await
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
-    async fn kill_by_cgroup(&self, container: &Container) -> Result<()> {
+    /// SIGKILL to whatever is in a container's cgroup.
+    pub(super) async fn kill_by_cgroup(&self, container: &Container) -> Result<()> {
         let group = self.cgroups.open(&container.record.borrow().cgroup)?;
         blocking(move || group.kill(rustix::process::Signal::KILL).map_err(Error::from)).await
     }
@@ -203,7 +203,14 @@ impl Inner {
         // Where the parent is the client's, only the init's group is ours.
         let ours = if owned { path } else { self.init_cgroup(sandbox) };
         let cgroups = self.cgroups.clone();
-        blocking(move || cgroups.remove(&ours).map_err(Error::from)).await
+        blocking(move || {
+            // A shim that died has left the pod's init behind.
+            if cgroups.exists(&ours)? {
+                cgroups.open(&ours)?.kill(rustix::process::Signal::KILL)?;
+            }
+            Ok(cgroups.remove(&ours)?)
+        })
+        .await
     }
 
     /// Kills and forgets a container.
