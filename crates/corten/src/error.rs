@@ -82,6 +82,15 @@ impl Error {
         }
     }
 
+    /// Whether the daemon went away while it answered, or is not there yet.
+    pub fn daemon_away(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Daemon { status, .. } => broken_wire(status),
+            _ => false,
+        }
+    }
+
     /// The exit code of a container or exec whose command could not be run.
     pub fn launch_exit_code(&self) -> Option<u8> {
         match self {

@@ -10,7 +10,7 @@ use corten_api::corten::{
 use tonic::Code;
 
 use super::{inspect, pull};
-use crate::attach::{self, Interrupts};
+use crate::attach::{self, Interrupts, Names};
 use crate::client::{Daemon, Place};
 use crate::error::{Doing, EXIT_OWN, Error, Result};
 use crate::limits::NAME_ATTEMPTS_MAX;
@@ -72,7 +72,7 @@ pub struct Arguments {
     /// What it is connected to
     #[arg(long, value_name = "NETWORK", default_value = "bridge")]
     network: NetworkName,
-    /// Name of the machine inside [default: the beginning of the id]
+    /// Name of the machine inside [default: the container's name]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
     /// Label it; may be repeated
@@ -248,7 +248,7 @@ async fn in_foreground(daemon: &Daemon, name: &str, id: &str) -> Result<u8> {
     if let Err(error) = started {
         return not_started(daemon, id, error).await;
     }
-    let ended = attach::until_ended(daemon, name, output, &mut interrupts).await?;
+    let ended = attach::until_ended(daemon, &Names { name, id }, output, &mut interrupts).await?;
     if ended.reason == "OOMKilled" {
         eprintln!("corten: {name} was killed: it went over its memory (--memory allows more)");
     }

@@ -18,6 +18,8 @@ const CPU_PERIOD_US: u64 = 100_000;
 const CPU_QUOTA_US_MIN: i64 = 1000;
 /// Characters of a container's name.
 const NAME_CHARS_MAX: usize = 128;
+/// Characters of a host name; the kernel allows one more.
+const HOST_NAME_CHARS_MAX: usize = 63;
 
 /// The sandbox and the container that `spec` asks for.
 pub fn translate(spec: api::ContainerSpec) -> Result<(SandboxConfig, ContainerConfig)> {
@@ -49,7 +51,10 @@ pub fn translate(spec: api::ContainerSpec) -> Result<(SandboxConfig, ContainerCo
     hostname("hostname", &spec.hostname)?;
     let sandbox = SandboxConfig {
         name: name.clone(),
-        hostname: spec.hostname.clone(),
+        hostname: match spec.hostname.as_str() {
+            "" if network != api::Network::Host => host_name_of(&name),
+            given => given.to_owned(),
+        },
         port_mappings: spec.ports.iter().map(port_mapping).collect::<Result<_>>()?,
         labels: spec.labels.clone(),
         namespaces: namespaces.clone(),
@@ -231,6 +236,15 @@ fn checked_name(name: &str) -> Result<&str> {
     Ok(name)
 }
 
+/// A container's name as that of its machine: what no host name can have is
+/// left out.
+fn host_name_of(name: &str) -> String {
+    let fits = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    let text: String = name.chars().filter(fits).take(HOST_NAME_CHARS_MAX).collect();
+    let text = text.trim_matches(['-', '.']);
+    if text.is_empty() { "container".to_owned() } else { text.to_ascii_lowercase() }
+}
+
 /// The image's own name and four random digits: `nginx-3f2a`.
 fn invented_name(image: &str) -> String {
     let reference = image.parse::<Reference>();
@@ -321,6 +335,24 @@ mod tests {
         assert_eq!(of(&["sh"], false, &["-c"]).unwrap(), pair("sh", "-c"));
         assert_eq!(of(&[], true, &["ls", "-l"]).unwrap(), pair("ls -l", ""));
         assert!(of(&[], true, &[]).is_err());
+    }
+
+    #[test]
+    fn a_machine_is_named_for_its_container() {
+        let of = |name: &str, hostname: &str, network: api::Network| {
+            let spec = api::ContainerSpec {
+                name: name.into(),
+                hostname: hostname.into(),
+                network: network.into(),
+                ..spec()
+            };
+            translate(spec).unwrap().0.hostname
+        };
+        assert_eq!(of("Web_1.a", "", api::Network::Bridge), "web1.a");
+        assert_eq!(of("0_", "", api::Network::None), "0");
+        assert_eq!(of(&"x".repeat(80), "", api::Network::Bridge), "x".repeat(63));
+        assert_eq!(of("web", "box", api::Network::Bridge), "box");
+        assert_eq!(of("web", "", api::Network::Host), "");
     }
 
     #[test]
