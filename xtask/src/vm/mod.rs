@@ -220,7 +220,8 @@ pub fn smoke() -> Result<()> {
     if code != 0 {
         bail!("the tests ended with {code} in the virtual machine");
     }
-    let green = |line: &&String| line.starts_with("test result: ok.") && !line.contains(" 0 passed");
+    let green =
+        |line: &&String| line.starts_with("test result: ok.") && !line.contains(" 0 passed");
     if lines.iter().filter(green).count() != 3 {
         bail!("not every test program ran its tests in the virtual machine");
     }

@@ -156,10 +156,7 @@ fn close_others<S>(kept: &Kept, launch: &Launch<'_, S>) -> Result<(), Errno> {
 
 /// Enters the namespaces and makes the real child, which is the parent's.
 /// None in that child, its pid in the intermediate.
-fn second<'a, S>(
-    launch: &Launch<'a, S>,
-    proc: Option<&OwnedFd>,
-) -> Result<Option<i32>, Errno>
+fn second<'a, S>(launch: &Launch<'a, S>, proc: Option<&OwnedFd>) -> Result<Option<i32>, Errno>
 where
     S: Iterator<Item = Step<'a>> + Clone,
 {
