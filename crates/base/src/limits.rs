@@ -114,3 +114,30 @@ pub const LOG_BATCH_ENTRIES_MAX: usize = 256;
 pub const LOG_TAIL_LINES_MAX: u32 = 1 << 20;
 /// Bytes of a seccomp profile in a file.
 pub const SECCOMP_PROFILE_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of an archive of images, inflated: it is spooled to the store's disk.
+pub const IMAGE_ARCHIVE_BYTES_MAX: u64 = 256 << 30;
+/// Entries of an archive of images.
+pub const IMAGE_ARCHIVE_ENTRIES_MAX: usize = 64 << 10;
+/// Images that are loaded from, or saved to, one archive.
+pub const IMAGE_ARCHIVE_IMAGES_MAX: usize = 1024;
+/// Links that lead from one name in an archive to the next.
+pub const IMAGE_ARCHIVE_LINKS_MAX: usize = 8;
+/// Names of one image in one namespace, and of one image in an archive.
+pub const IMAGE_NAMES_MAX: usize = 1024;
+/// Window of zstd that is accepted (log2): 128 MiB, what the tool itself accepts.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Bytes of `hosts.toml`.
+pub const HOSTS_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Hosts in one `hosts.toml`.
+pub const HOSTS_MAX: usize = 64;
+/// Bytes of a file with certificates or a key for registries.
+pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 4 << 20;
+/// Certificate files of one registry host.
+pub const CERTIFICATE_FILES_MAX: usize = 64;
+/// Bytes of a registry's token; it travels in a header.
+pub const REGISTRY_TOKEN_BYTES_MAX: usize = 32 << 10;
+/// Bytes of a token server's answer.
+pub const TOKEN_ANSWER_BYTES_MAX: usize = 256 << 10;
+/// Seconds that a registry's Retry-After is obeyed at most.
+pub const RETRY_AFTER_SECONDS_MAX: u64 = 60;

@@ -22,6 +22,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// One more name than an image may have.
+    #[error(
+        "unable to name an image: it has {} names already; remove some",
+        corten_base::limits::IMAGE_NAMES_MAX
+    )]
+    TooManyNames,
     /// A blocking task was lost.
     #[error("unable to finish work on images: {0}")]
     Lost(String),
@@ -50,7 +56,7 @@ pub enum PullErrorKind {
     Internal,
 }
 
-/// Why a pull failed. Shared by all who wait for it. Holds no credentials.
+/// Why a pull, a load or a save failed. Shared by all who wait for it. Holds no credentials.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct PullError {

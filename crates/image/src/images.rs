@@ -1,18 +1,20 @@
 //! The face of this crate.
 
+use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use corten_base::{Digest, Namespace, Reference};
 use corten_store::{Lease, Store};
 
+use crate::archive::{self, ArchiveFormat, LoadedImage};
 use crate::auth::Auth;
-use crate::catalog::{Catalog, Entry};
+use crate::catalog::{Catalog, Change, Entry};
 use crate::client::Clients;
 use crate::config::ImagesConfig;
 use crate::error::{Error, PullError, PullErrorKind, Result};
 use crate::flight::{Flights, Key};
-use crate::image::Image;
+use crate::image::{ConfigFile, Image};
 use crate::progress::ProgressSender;
 use crate::pull;
 
@@ -127,7 +129,7 @@ impl Images {
         self.blocking(move |inner| {
             let turn = inner.change();
             let Some(image) = inner.read().find(&namespace, &text) else { return Ok(None) };
-            inner.write().remove(&inner.store, &namespace, image.id)?;
+            inner.commit(Catalog::plan_remove(&namespace, image.id))?;
             drop(turn);
             inner.collect()?;
             let names = image.tags.iter().chain(&image.digests).cloned().collect();
@@ -147,7 +149,8 @@ impl Images {
         let namespace = namespace.clone();
         self.blocking(move |inner| {
             let _turn = inner.change();
-            inner.write().untag(&inner.store, &namespace, id, &tag, &inner.config.pinned)?;
+            let change = inner.read().plan_untag(&namespace, id, &tag)?;
+            inner.commit(change)?;
             Ok(Some(Removed { id, names: vec![tag], deleted: false }))
         })
         .await
@@ -165,22 +168,43 @@ impl Images {
         self.blocking(move |inner| {
             let _turn = inner.change();
             let Some(image) = inner.read().find(&namespace, &text) else { return Ok(None) };
-            let config = inner.store.blob(&image.id)?;
-            let entry = Entry {
-                id: image.id,
-                manifest: image.manifest,
-                index: None,
-                layers: image.layers.clone(),
-                size_bytes: image.size_bytes,
-                tags: image.tags.clone(),
-                digests: image.digests.clone(),
-            };
-            inner
-                .write()
-                .add(&inner.store, &namespace, entry, Some(tag), &config, &inner.config.pinned)
-                .map(Some)
+            let change = inner.read().plan_tag(&namespace, image.id, &tag)?;
+            Ok(change.map(|change| inner.commit(change)).transpose()?.flatten())
         })
         .await
+    }
+
+    /// Takes all images out of a tar archive: an OCI layout or what `docker
+    /// save` writes, plain or compressed by gzip or zstd. `reader` is read on
+    /// a thread that may block; [`crate::archive_pipe`] makes one. What is
+    /// returned is durable. Dropped, it goes on as long as `reader` does.
+    pub async fn load(
+        &self,
+        namespace: &Namespace,
+        reader: impl Read + Send + 'static,
+    ) -> std::result::Result<Vec<LoadedImage>, PullError> {
+        let (inner, namespace) = (self.inner.clone(), namespace.clone());
+        let work = move || archive::load(&inner, &namespace, reader);
+        tokio::task::spawn_blocking(work).await.map_err(|error| Error::Lost(error.to_string()))?
+    }
+
+    /// Writes images into a tar archive: each by name or id, with the names
+    /// that were asked for. `writer` is used on a thread that may block; an
+    /// error of kind `BrokenPipe` means that nobody wants the archive any more.
+    ///
+    /// Layers are written from what is unpacked, so their digests, and with
+    /// them the ids of images, can differ from those of the registry. Loaded
+    /// and saved again, they stay.
+    pub async fn save(
+        &self,
+        namespace: &Namespace,
+        images: Vec<String>,
+        format: ArchiveFormat,
+        writer: impl Write + Send + 'static,
+    ) -> std::result::Result<(), PullError> {
+        let (inner, namespace) = (self.inner.clone(), namespace.clone());
+        let work = move || archive::save(&inner, &namespace, &images, format, writer);
+        tokio::task::spawn_blocking(work).await.map_err(|error| Error::Lost(error.to_string()))?
     }
 
     /// Bytes that all images take of the disk.
@@ -217,27 +241,42 @@ impl Inner {
         leases: Vec<Lease>,
     ) -> std::result::Result<Arc<Image>, PullError> {
         let inner = self.clone();
-        let work = move || -> Result<Arc<Image>> {
-            for blob in &blobs {
-                inner.store.put_blob(blob)?;
-            }
-            inner.store.make_durable()?;
-            let config = inner.store.blob(&entry.id)?;
-            let turn = inner.change();
-            let image = inner.write().add(
-                &inner.store,
-                &namespace,
-                entry,
-                tag,
-                &config,
-                &inner.config.pinned,
-            )?;
-            drop(turn);
-            drop(leases);
-            Ok(image)
-        };
+        let work = move || inner.record_now(&namespace, entry, tag.as_slice(), &blobs, leases);
         let result = tokio::task::spawn_blocking(work).await;
         Ok(result.map_err(|error| Error::Lost(error.to_string()))??)
+    }
+
+    /// The same, blocking.
+    pub(crate) fn record_now(
+        &self,
+        namespace: &Namespace,
+        entry: Entry,
+        tags: &[Reference],
+        blobs: &[Bytes],
+        leases: Vec<Lease>,
+    ) -> Result<Arc<Image>> {
+        for blob in blobs {
+            self.store.put_blob(blob)?;
+        }
+        self.store.make_durable()?;
+        let config = self.store.blob(&entry.id)?;
+        let config = ConfigFile::parse(&config).map_err(|error| Error::Record {
+            id: entry.id.to_string(),
+            reason: error.to_string(),
+        })?;
+        let turn = self.change();
+        let change = self.read().plan_add(namespace, entry, tags, config)?;
+        let image = self.commit(change)?;
+        drop(turn);
+        drop(leases);
+        image.ok_or_else(|| Error::Lost("an image vanished while it was added".into()))
+    }
+
+    /// Commits, then shows a change. The turn is the caller's, and no lock is
+    /// held while the disk works.
+    fn commit(&self, mut change: Change) -> Result<Option<Arc<Image>>> {
+        self.store.commit(std::mem::take(&mut change.batch))?;
+        Ok(self.write().show(change))
     }
 
     pub(crate) fn collect(&self) -> Result<usize> {
@@ -250,7 +289,7 @@ impl Inner {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Catalog> {
+    pub(crate) fn read(&self) -> std::sync::RwLockReadGuard<'_, Catalog> {
         self.catalog.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -7,6 +7,7 @@
 //! configuration, the same in every API.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod auth;
 mod catalog;
 mod client;
@@ -26,6 +27,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use archive::{ArchiveFormat, ArchiveReader, ArchiveSender, LoadedImage, archive_pipe};
 pub use auth::{Auth, Secret};
 pub use config::{ImagesConfig, Platform};
 pub use error::{Error, PullError, PullErrorKind, Result};

@@ -4,13 +4,13 @@
 use std::io::{self, BufRead, Read};
 
 use bytes::{Buf, Bytes};
+use corten_base::limits::ZSTD_WINDOW_LOG_MAX;
 use tokio::sync::mpsc;
+
+use crate::error::{PullError, PullErrorKind};
 
 /// Pieces in flight: with hyper's buffers, a few megabytes per layer.
 const PIECES_MAX: usize = 16;
-/// Window of zstd that is accepted (log2): 128 MiB, what the tool itself accepts.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-
 /// What goes through the pipe. An end without [`Piece::End`] is an error, so
 /// that a cancelled fetch is never taken for a short layer.
 pub(crate) enum Piece {
@@ -56,16 +56,10 @@ impl PipeReader {
 
     /// The bytes inflated, by what they are and not by what they are called.
     pub(crate) fn inflate(&mut self) -> io::Result<Box<dyn Read + '_>> {
-        let head = self.peek()?;
-        if head.starts_with(&[0x1f, 0x8b]) {
-            return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(self)));
+        match Packed::of(self.peek()?) {
+            Some(packed) => packed.decoder(self),
+            None => Ok(Box::new(self)),
         }
-        if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(self)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-            return Ok(Box::new(decoder));
-        }
-        Ok(Box::new(self))
     }
 
     /// Reads what is left, so that the sender's last checks are heard.
@@ -98,5 +92,54 @@ impl Read for PipeReader {
         buffer[..count].copy_from_slice(&from[..count]);
         self.consume(count);
         Ok(count)
+    }
+}
+
+/// Bytes inflated, by what they are; those that are not compressed as they are.
+pub(crate) fn inflate<'a>(mut reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut head = Vec::new();
+    reader.by_ref().take(4).read_to_end(&mut head)?;
+    let packed = Packed::of(&head);
+    let whole = Read::chain(io::Cursor::new(head), reader);
+    match packed {
+        Some(packed) => packed.decoder(io::BufReader::with_capacity(128 << 10, whole)),
+        None => Ok(Box::new(whole)),
+    }
+}
+
+/// What is wrong where bytes come from.
+pub(crate) fn source_failed(error: io::Error) -> PullError {
+    match error.kind() {
+        io::ErrorKind::ConnectionAborted => {
+            PullError::new(PullErrorKind::Cancelled, "it was given up")
+        }
+        _ => PullError::invalid(format!("unable to inflate: {error}")),
+    }
+}
+
+/// How bytes are compressed.
+enum Packed {
+    Gzip,
+    Zstd,
+}
+
+impl Packed {
+    fn of(head: &[u8]) -> Option<Self> {
+        match head {
+            [0x1f, 0x8b, ..] => Some(Self::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+
+    fn decoder<'a>(self, reader: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+        match self {
+            Self::Gzip => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(reader))),
+            Self::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Ok(Box::new(decoder))
+            }
+        }
     }
 }

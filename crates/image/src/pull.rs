@@ -21,7 +21,7 @@ use crate::error::{PullError, PullErrorKind};
 use crate::image::{ConfigFile, Image};
 use crate::images::Inner;
 use crate::manifest::{Descriptor, Document, Manifest, choose};
-use crate::pipe::{Piece, PipeReader, pipe};
+use crate::pipe::{Piece, PipeReader, pipe, source_failed};
 use crate::progress::{LayerProgress, LayerState, ProgressSender};
 use crate::registry::{Failures, Place, Registry, chain};
 
@@ -105,13 +105,12 @@ async fn pull_now(
     }
     drop(work);
     let entry = Entry {
-        id: resolved.manifest.config.digest,
         manifest: resolved.manifest_digest,
         index: (resolved.root != resolved.manifest_digest).then_some(resolved.root),
         layers: config.diff_ids,
         size_bytes: layers.iter().map(|layer| layer.size).sum::<u64>() + config_bytes.len() as u64,
-        tags: Vec::new(),
         digests: vec![reference.with_digest(resolved.root)],
+        ..Entry::new(resolved.manifest.config.digest)
     };
     let tag = reference.digest().is_none().then(|| reference.clone());
     let blobs = vec![resolved.manifest_bytes, config_bytes];
@@ -250,19 +249,15 @@ fn unpack(
     };
     let gone = || PullError::new(PullErrorKind::Cancelled, "the pull was given up");
     turn.send(()).map_err(|()| gone())?;
-    let source = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::ConnectionAborted => gone(),
-        _ => PullError::invalid(format!("unable to inflate: {error}")),
-    };
     let done = {
-        let inflated = reader.inflate().map_err(source)?;
+        let inflated = reader.inflate().map_err(source_failed)?;
         match unpack.run(inflated) {
             Ok(done) => done,
-            Err(corten_store::Error::Source(error)) => return Err(source(error)),
+            Err(corten_store::Error::Source(error)) => return Err(source_failed(error)),
             Err(error) => return Err(error.into()),
         }
     };
-    reader.drain().map_err(source)?;
+    reader.drain().map_err(source_failed)?;
     Ok(Unpacked::Now(done.lease))
 }
 

@@ -42,6 +42,7 @@ pub use error::{Error, Result};
 pub use layer::{LayerStart, Lease, Unpack, UnpackedLayer};
 pub use records::Batch;
 pub use snapshot::{Idmap, Snapshot, Snapshotter, Usage};
+pub use tar::{TarContent, TarItem, TarKind, TarMember, TarWriter, members};
 
 use blob::Blobs;
 use error::IoContext;
@@ -132,6 +133,29 @@ impl Store {
     /// A lease on a durable or just unpacked layer, if it is there.
     pub fn layer(&self, diff_id: &Digest) -> Option<Lease> {
         self.layers.lease(diff_id)
+    }
+
+    /// Writes a durable layer as a tar, and returns its digest and length. The
+    /// same layer gives the same bytes; they are rarely those that it was
+    /// unpacked from. Unpacked again, they give the same bytes once more. The
+    /// caller keeps a lease. An error of `out` is in [`Error::Io`].
+    pub fn write_layer(
+        &self,
+        diff_id: &Digest,
+        out: &mut dyn std::io::Write,
+    ) -> Result<(Digest, u64)> {
+        let layer = self.layers.path(diff_id)?;
+        let implied = layer::Metadata::read(&layer)?.implied;
+        tar::pack(&layer.join("tree"), &implied, out)
+    }
+
+    /// A file without a name on the store's disk, gone with its descriptor.
+    pub fn scratch_file(&self) -> Result<std::fs::File> {
+        let path = self.layers.temporary("scratch");
+        let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path);
+        let file = file.doing("create", || path.display().to_string())?;
+        std::fs::remove_file(&path).doing("delete", || path.display().to_string())?;
+        Ok(file)
     }
 
     /// Makes everything durable that was unpacked or put before this call.

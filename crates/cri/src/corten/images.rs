@@ -1,23 +1,29 @@
 //! People's images.
 
+use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
 use corten_api::corten as api;
 use corten_api::corten::pull_image_response::Event;
-use corten_image::{Auth, Image, LayerState, PullProgress, Secret};
-use corten_pods::{ContainerFilter, Error, Kind};
+use corten_base::limits::GRPC_CHUNK_BYTES;
+use corten_image::{
+    ArchiveFormat, Auth, Image, LayerState, LoadedImage, PullProgress, Secret, archive_pipe,
+};
+use corten_pods::{ContainerFilter, Error};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::{Answers, People, namespace};
 use crate::image::{inspect, parse};
-use crate::status::{Wire, to_the_end};
+use crate::status::{IntoStatus, Wire, to_the_end};
 use crate::time::parse_time;
-use crate::validate::required;
+use crate::validate::{refuse, required};
 
 /// Between two messages of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// Pieces of an archive on their way to a client.
+const CHUNKS_MAX: usize = 4;
 
 type PullAnswer = Result<api::PullImageResponse, Status>;
 
@@ -59,16 +65,52 @@ impl People {
 
     pub(super) async fn save_images(
         &self,
-        _: api::SaveImagesRequest,
+        request: api::SaveImagesRequest,
     ) -> Result<Answers<api::SaveImagesResponse>, Status> {
-        Err(not_yet("save images")).wire()
+        let namespace = namespace(&request.namespace)?;
+        let format = match request.format() {
+            api::ArchiveFormat::Unspecified | api::ArchiveFormat::Oci => ArchiveFormat::Oci,
+            api::ArchiveFormat::Docker => ArchiveFormat::Docker,
+        };
+        let images = self.engine.images().clone();
+        let (answers, stream) = mpsc::channel(CHUNKS_MAX);
+        let out = BufWriter::with_capacity(GRPC_CHUNK_BYTES, Chunks(answers.clone()));
+        tokio::spawn(async move {
+            // A client that has left is told nothing.
+            if let Err(error) = images.save(&namespace, request.images, format, out).await {
+                let _ = answers.send(Err(error.into_status())).await;
+            }
+        });
+        Ok(Box::pin(ReceiverStream::new(stream)))
     }
 
     pub(super) async fn load_images(
         &self,
-        _: Streaming<api::LoadImagesRequest>,
+        mut requests: Streaming<api::LoadImagesRequest>,
     ) -> Result<api::LoadImagesResponse, Status> {
-        Err(not_yet("load images")).wire()
+        let Some(first) = requests.message().await? else {
+            return Err(refuse("archive", "it is empty")).wire();
+        };
+        let namespace = namespace(&first.namespace)?;
+        let (sender, reader) = archive_pipe();
+        let sending = async move {
+            let mut next = Some(first);
+            while let Some(request) = next {
+                if !sender.send(request.chunk).await {
+                    return Ok(());
+                }
+                next = requests.message().await?;
+            }
+            sender.finish().await;
+            Ok::<(), Status>(())
+        };
+        let (sent, loaded) = tokio::join!(sending, self.engine.images().load(&namespace, reader));
+        sent?;
+        let image = |loaded: &LoadedImage| api::LoadedImage {
+            image_id: loaded.image.id.to_string(),
+            references: loaded.references.iter().map(ToString::to_string).collect(),
+        };
+        Ok(api::LoadImagesResponse { images: loaded.wire()?.iter().map(image).collect() })
     }
 
     pub(super) async fn list_images(
@@ -192,6 +234,19 @@ fn summary(image: &Image, containers: u32) -> api::ImageSummary {
     }
 }
 
-fn not_yet(what: &str) -> Error {
-    Error::new(Kind::Unimplemented, format!("unable to {what}: this daemon cannot yet"))
+/// Sends an archive in pieces, at the pace of the client.
+struct Chunks(mpsc::Sender<Result<api::SaveImagesResponse, Status>>);
+
+impl Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for chunk in bytes.chunks(GRPC_CHUNK_BYTES) {
+            let message = api::SaveImagesResponse { chunk: chunk.to_vec().into() };
+            self.0.blocking_send(Ok(message)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

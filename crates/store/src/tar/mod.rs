@@ -10,13 +10,20 @@
 
 mod entry;
 mod header;
+mod layer;
 mod make;
+mod members;
 mod pax;
 mod sparse;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tree;
+mod write;
+
+pub(crate) use layer::pack;
+pub use members::{TarContent, TarMember, members};
+pub use write::{TarItem, TarKind, TarWriter};
 
 use std::io::Read;
 use std::path::Path;

@@ -20,7 +20,10 @@ pub(super) struct Stream<R> {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    hash: Sha256,
+    /// None where nobody wants the digest.
+    hash: Option<Sha256>,
+    /// Bytes that were read.
+    taken: u64,
     /// Bytes that may still be read: trailing bytes have an end, too.
     budget: u64,
 }
@@ -28,7 +31,18 @@ pub(super) struct Stream<R> {
 impl<R: Read> Stream<R> {
     pub(super) fn new(reader: R, budget: u64) -> Self {
         let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
-        Self { reader, buffer, start: 0, end: 0, hash: Sha256::new(), budget }
+        let hash = Some(Sha256::new());
+        Self { reader, buffer, start: 0, end: 0, hash, taken: 0, budget }
+    }
+
+    /// One whose digest is not wanted.
+    pub(super) fn unhashed(reader: R, budget: u64) -> Self {
+        Self { hash: None, ..Self::new(reader, budget) }
+    }
+
+    /// Where the next byte is in the archive.
+    pub(super) fn offset(&self) -> u64 {
+        self.taken - (self.end - self.start) as u64
     }
 
     /// The next bytes, at least one; none at the end.
@@ -37,7 +51,10 @@ impl<R: Read> Stream<R> {
             match self.reader.read(&mut self.buffer) {
                 Ok(0) => return Ok(&[]),
                 Ok(length) => {
-                    self.hash.update(&self.buffer[..length]);
+                    if let Some(hash) = &mut self.hash {
+                        hash.update(&self.buffer[..length]);
+                    }
+                    self.taken += length as u64;
                     self.budget = self.budget.checked_sub(length as u64).ok_or_else(|| {
                         Error::bad_archive("the archive goes on beyond every limit")
                     })?;
@@ -114,12 +131,18 @@ impl<R: Read> Stream<R> {
         Ok(data)
     }
 
-    /// Reads what comes after the archive, and gives the digest of it all.
-    pub(super) fn finish(mut self) -> Result<Digest> {
+    /// Reads what comes after the archive.
+    pub(super) fn drain(&mut self) -> Result<()> {
         while !self.fill()?.is_empty() {
             self.start = self.end;
         }
-        Ok(Digest::from_sha256(self.hash.finalize().into()))
+        Ok(())
+    }
+
+    /// Reads what comes after the archive, and gives the digest of it all.
+    pub(super) fn finish(mut self) -> Result<Digest> {
+        self.drain()?;
+        Ok(Digest::from_sha256(self.hash.unwrap_or_default().finalize().into()))
     }
 }
 

@@ -91,13 +91,13 @@ impl Archive {
     }
 }
 
-struct Unpacked {
-    dir: tempfile::TempDir,
-    result: Result<Summary>,
+pub(crate) struct Unpacked {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) result: Result<Summary>,
 }
 
 impl Unpacked {
-    fn tree(&self) -> PathBuf {
+    pub(crate) fn tree(&self) -> PathBuf {
         self.dir.path().join("tree")
     }
 
@@ -118,7 +118,7 @@ fn unpack_with(bytes: &[u8], limits: Limits) -> Unpacked {
     Unpacked { dir, result }
 }
 
-fn unpack(bytes: &[u8]) -> Unpacked {
+pub(crate) fn unpack(bytes: &[u8]) -> Unpacked {
     unpack_with(bytes, Limits::default())
 }
 
@@ -390,7 +390,7 @@ fn hostile_sparse_maps_are_refused() {
 }
 
 /// Everything about a tree that an archive can say.
-fn describe(root: &Path) -> BTreeMap<PathBuf, String> {
+pub(crate) fn describe(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut all = BTreeMap::new();
     let mut inodes = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];
@@ -421,7 +421,9 @@ fn describe(root: &Path) -> BTreeMap<PathBuf, String> {
                 meta.mtime(),
                 meta.mtime_nsec()
             );
-            for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+            let mut names: Vec<_> = names.split(|byte| *byte == 0).collect();
+            names.sort();
+            for name in names.into_iter().filter(|name| !name.is_empty()) {
                 let mut value = vec![0u8; 4096];
                 let length = rustix::fs::lgetxattr(&path, name, &mut value).unwrap();
                 text += &format!(" {:?}={:?}", String::from_utf8_lossy(name), &value[..length]);
@@ -436,7 +438,7 @@ fn describe(root: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 /// A tree of real programs, with everything that makes tar hard.
-fn make_tree(root: &Path) {
+pub(crate) fn make_tree(root: &Path) {
     let script = r#"
         set -e
         mkdir -p bin usr/share/deep var/empty

@@ -1,5 +1,7 @@
 //! Tests with real registries.
 
+mod archive;
+
 use std::sync::Arc;
 
 use corten_base::Namespace;
