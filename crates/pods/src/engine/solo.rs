@@ -1,16 +1,21 @@
 //! People's containers: one container, with a sandbox of its own that carries
 //! the same name and goes with it.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use corten_base::{ContainerId, Namespace};
 use corten_protocol::frame::{Request, Target};
 use corten_spec::request::{ContainerConfig, SandboxConfig};
 
-use super::Inner;
+use super::{Inner, blocking};
 use crate::error::{Error, Result};
 use crate::state::ContainerEvent;
-use crate::table::Container;
+use crate::table::{Container, Sandbox};
+
+/// How long a log disk may take to remove a log.
+const LOG_REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Inner {
     /// Makes a container and the sandbox that serves it alone.
@@ -24,7 +29,7 @@ impl Inner {
         sandbox.name = container.name.clone();
         container.attempt = 0;
         if sandbox.log_directory.is_empty() {
-            let dir = self.config.log_dir.join(namespace.as_str()).join(&container.name);
+            let dir = self.solo_log_dir(namespace, &container.name);
             sandbox.log_directory = dir.display().to_string();
         }
         if container.log_path.is_empty() {
@@ -38,6 +43,35 @@ impl Inner {
                     tracing::error!(sandbox = %sandbox.id, error = %undo, "unable to remove the sandbox of a container that could not be made");
                 }
                 Err(error)
+            }
+        }
+    }
+
+    fn solo_log_dir(&self, namespace: &Namespace, name: &str) -> PathBuf {
+        self.config.log_dir.join(namespace.as_str()).join(name)
+    }
+
+    /// The log goes with its container, or the next one of this name would go
+    /// on in it. A directory that the client named is the client's.
+    pub(super) async fn remove_solo_logs(&self, sandbox: &Sandbox) {
+        let dir = self.solo_log_dir(&sandbox.namespace, &sandbox.config.name);
+        if !sandbox.config.solo || Path::new(&sandbox.config.log_directory) != dir {
+            return;
+        }
+        let shown = dir.display().to_string();
+        let removal = blocking(move || match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::internal(error.to_string()))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        });
+        match tokio::time::timeout(LOG_REMOVAL_TIMEOUT, removal).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(dir = shown, %error, "unable to remove the log of a container");
+            }
+            Err(_) => {
+                tracing::warn!(dir = shown, "unable to remove the log of a container in time");
             }
         }
     }

@@ -70,6 +70,7 @@ impl Inner {
     }
 
     async fn forget_sandbox(&self, sandbox: &Arc<Sandbox>) -> Result<()> {
+        self.remove_solo_logs(sandbox).await;
         let journal = self.journal.clone();
         let id = sandbox.id.clone();
         blocking(move || journal.forget_sandbox(&id)).await?;
