@@ -57,14 +57,21 @@ impl People {
             let engine = self.engine.clone();
             let id = container.id.to_string();
             let (begun, waiting) = tokio::sync::oneshot::channel();
+            let sandbox = engine.sandbox(&namespace, container.sandbox.as_str()).wire()?;
             let ending: Ending = tokio::spawn(async move {
                 let mut wait = std::pin::pin!(engine.wait_container(&namespace, &id));
                 let first = poll_once(wait.as_mut()).await;
                 let _ = begun.send(());
-                match first {
+                let ended = match first {
                     Some(view) => view,
                     None => wait.await,
+                };
+                if sandbox.config.auto_remove {
+                    // Joins the removal under way: who hears of the end may
+                    // use the name again. If it fails, that is told there.
+                    let _ = engine.remove_sandbox(&namespace, sandbox.id.as_str()).await;
                 }
+                ended
             });
             let _ = waiting.await;
             Some(ending)
