@@ -58,8 +58,13 @@ impl Daemon {
 
     /// Starts it again after [`Daemon::kill`].
     pub async fn start_again(&mut self) {
-        self.process = spawn(&self.config, &self.log);
+        self.spawn();
         self.serves().await;
+    }
+
+    /// Starts it again, and does not wait until it serves.
+    pub fn spawn(&mut self) {
+        self.process = spawn(&self.config, &self.log);
     }
 
     /// `kill -9`, and a new one.
