@@ -162,8 +162,8 @@ pub struct CgroupFds {
     pub into: bool,
     /// `cgroup.kill` of that directory, open for writing.
     pub kill: bool,
-    /// How many `cgroup.procs` files of v1 hierarchies, open for writing.
-    pub procs: u8,
+    /// How many `tasks` files of v1 hierarchies, open for writing.
+    pub tasks: u8,
     /// `memory.events` (v2) or `memory.oom_control` (v1), open for reading.
     pub oom: bool,
 }

@@ -133,7 +133,7 @@ fn start_hook(
         stdio: [state.as_fd(), error.as_fd(), error.as_fd()],
         inherit: &[],
         cgroup: None,
-        procs: &[],
+        tasks: &[],
     })
 }
 

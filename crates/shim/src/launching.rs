@@ -121,7 +121,7 @@ impl Shim {
             stdio: [end(0), end(1), end(2)],
             inherit: &[],
             cgroup: cgroup.into.as_ref().map(AsFd::as_fd),
-            procs: &borrow(&cgroup.procs),
+            tasks: &borrow(&cgroup.tasks),
         })
         .map_err(|errno| errno.raw_os_error())?;
         let watched = self.poll.add(child.sync(), Source::Child(serial).token(), Interest::READ);
@@ -137,7 +137,7 @@ impl Shim {
         process.child = Some(child);
         process.awaits_start = awaits_start;
         // What was needed for the launch alone is closed here.
-        process.cgroup = Cgroup { into: None, procs: Vec::new(), ..cgroup };
+        process.cgroup = Cgroup { into: None, tasks: Vec::new(), ..cgroup };
         if has_hooks {
             let mounts = hook_mounts.map(|which| fds.swap_remove(which));
             process.hooks = Some(HookSource { plan, mounts });

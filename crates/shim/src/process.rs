@@ -140,8 +140,8 @@ pub struct Cgroup {
     pub into: Option<OwnedFd>,
     /// `cgroup.kill`.
     pub kill: Option<File>,
-    /// `cgroup.procs` of v1 groups.
-    pub procs: Vec<OwnedFd>,
+    /// `tasks` of v1 groups.
+    pub tasks: Vec<OwnedFd>,
     /// The counter of out-of-memory kills.
     pub oom: Option<File>,
     /// What that counter was when last looked at.
@@ -156,12 +156,12 @@ impl Cgroup {
         let mut next = |there: bool| if there { fds.next().map(Some) } else { Some(None) };
         let into = next(counted.into)?;
         let kill = next(counted.kill)?.map(File::from);
-        let mut procs = Vec::with_capacity(counted.procs.into());
-        for _ in 0..counted.procs {
-            procs.push(next(true)??);
+        let mut tasks = Vec::with_capacity(counted.tasks.into());
+        for _ in 0..counted.tasks {
+            tasks.push(next(true)??);
         }
         let oom = next(counted.oom)?.map(File::from);
-        let mut cgroup = Self { into, kill, procs, oom, oom_kills: 0, oom_killed: false };
+        let mut cgroup = Self { into, kill, tasks, oom, oom_kills: 0, oom_killed: false };
         cgroup.oom_kills = cgroup.read_oom_kills();
         Some(cgroup)
     }

@@ -94,7 +94,7 @@ pub fn lower(spec: &Spec, input: &LowerInput<'_>) -> Result<Vec<u8>> {
 
     // In its cgroups before anything else costs memory or time; killable in
     // the right order from the first moment.
-    plan.step(Step::AwaitCgroups);
+    plan.step(Step::EnterCgroups);
     process::oom_score(&mut plan, process);
     if linux.namespace(NamespaceType::User).is_some() {
         plan.step(Step::BecomeNamespaceRoot);
@@ -143,7 +143,7 @@ pub fn lower_exec(spec: &Spec, process: &Process, privileged: bool) -> Result<Ve
         ..Header::default()
     };
     let mut plan = Plan { builder: PlanBuilder::new(&header) };
-    plan.step(Step::AwaitCgroups);
+    plan.step(Step::EnterCgroups);
     process::oom_score(&mut plan, process);
     if user_namespace {
         plan.step(Step::BecomeNamespaceRoot);

@@ -36,8 +36,8 @@ pub struct Entry {
     pub into: Option<OwnedFd>,
     /// `cgroup.kill` of that directory, open for writing.
     pub kill: Option<OwnedFd>,
-    /// `cgroup.procs` of each v1 hierarchy, open for writing.
-    pub procs: Vec<OwnedFd>,
+    /// `tasks` of each v1 hierarchy, open for writing.
+    pub tasks: Vec<OwnedFd>,
     /// `memory.events` (v2) or `memory.oom_control` (v1), open for reading:
     /// both have a line `oom_kill <count>`.
     pub oom: Option<OwnedFd>,
@@ -94,11 +94,11 @@ impl Group {
             Ok(unified) => (Some(unified.open()?), Some(unified.open_file("cgroup.kill", true)?)),
             Err(_) => (None, None),
         };
-        Ok(Entry { into, kill, procs: self.procs()?, oom: self.oom()? })
+        Ok(Entry { into, kill, tasks: self.tasks()?, oom: self.oom()? })
     }
 
-    fn procs(&self) -> Result<Vec<OwnedFd>> {
-        let open = |old| self.old(old).open_file("cgroup.procs", true);
+    fn tasks(&self) -> Result<Vec<OwnedFd>> {
+        let open = |old| self.old(old).open_file("tasks", true);
         self.hierarchies.v1.iter().map(open).collect()
     }
 
@@ -129,7 +129,7 @@ impl Group {
         Ok(Some(Entry {
             into: Some(child.open()?),
             kill: Some(child.open_file("cgroup.kill", true)?),
-            procs: self.procs()?,
+            tasks: self.tasks()?,
             oom: None,
         }))
     }

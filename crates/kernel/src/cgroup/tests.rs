@@ -67,8 +67,8 @@ impl Guest {
             .spawn()
             .unwrap();
         let pid = child.id().to_string();
-        for procs in &entry.procs {
-            rustix::io::write(procs, pid.as_bytes()).unwrap();
+        for tasks in &entry.tasks {
+            rustix::io::write(tasks, pid.as_bytes()).unwrap();
         }
         if let Some(into) = &entry.into {
             let flags = rustix::fs::OFlags::WRONLY;

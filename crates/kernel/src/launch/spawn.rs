@@ -1,4 +1,4 @@
-//! From the parent's side: clone the child, move it into its cgroups.
+//! From the parent's side: clone the child.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,7 +8,6 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 
 use super::child::Child;
-use super::settings::decimal;
 use super::start;
 use super::step::{NamespaceKind, Step};
 use super::sync::{self, Word};
@@ -61,24 +60,29 @@ pub struct Launch<'a, S> {
     pub inherit: &'a [BorrowedFd<'a>],
     /// Directory of a v2 cgroup to be born into.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// `cgroup.procs` of v1 groups, open for writing. The child is moved there
-    /// by the parent and waits for it at `AwaitCgroups`.
-    pub procs: &'a [BorrowedFd<'a>],
+    /// `tasks` of v1 groups, open for writing; at most
+    /// [`Launch::TASKS_MAX`]. The child enters them at `EnterCgroups`.
+    pub tasks: &'a [BorrowedFd<'a>],
 }
 
 impl<S> Launch<'_, S> {
     /// How many descriptors a command can inherit beyond stdio.
     pub const INHERIT_MAX: usize = 16;
+    /// How many v1 hierarchies there can be: Linux has 14 controllers, and
+    /// there are hierarchies without any.
+    pub const TASKS_MAX: usize = 32;
 }
 
-/// Starts a child on its way. Errors are of the clone and of the move into the
-/// cgroups; everything later comes as a [`super::Message`]. The caller reaps
-/// the child ([`Child::pid`]) when its pidfd says that it has ended.
+/// Starts a child on its way. Errors are of the clone; everything later comes
+/// as a [`super::Message`]. The caller reaps the child ([`Child::pid`]) when its pidfd says that it has ended.
 pub fn spawn<'a, S>(launch: &Launch<'a, S>) -> Result<Child, Errno>
 where
     S: Iterator<Item = Step<'a>> + Clone,
 {
-    if launch.fds.len() > FRAME_FDS_MAX || launch.inherit.len() > Launch::<S>::INHERIT_MAX {
+    if launch.fds.len() > FRAME_FDS_MAX
+        || launch.inherit.len() > Launch::<S>::INHERIT_MAX
+        || launch.tasks.len() > Launch::<S>::TASKS_MAX
+    {
         return Err(Errno::TOOBIG);
     }
     let (ours, theirs) = sync::pair()?;
@@ -90,16 +94,7 @@ where
     };
     sys::restore_signals(mask);
     let (pid, pidfd) = made?;
-    let child = Child { pid, pidfd, sync: ours };
-    match move_into(launch.procs, pid) {
-        Ok(()) => {}
-        Err(errno) => return Err(undo(&child, errno)),
-    }
-    match sync::tell(child.sync(), sync::CGROUPS) {
-        // It has ended already, and its reason is on the socket.
-        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(child),
-        Err(errno) => Err(undo(&child, errno)),
-    }
+    Ok(Child { pid, pidfd, sync: ours })
 }
 
 fn direct<'a, S>(launch: &Launch<'a, S>, theirs: &OwnedFd) -> Result<(i32, OwnedFd), Errno>
@@ -172,24 +167,5 @@ fn reap(pidfd: &OwnedFd) -> Result<(), Errno> {
             Err(Errno::INTR) => {}
             other => return other.map(drop),
         }
-    }
-}
-
-/// Moves the child into v1 cgroups: the one thing that may take time (a grace
-/// period, on the first write after a quiet spell).
-fn move_into(procs: &[BorrowedFd<'_>], pid: i32) -> Result<(), Errno> {
-    let mut digits = [0u8; 12];
-    let text = decimal(&mut digits, i64::from(pid));
-    for file in procs {
-        rustix::io::pwrite(file, text, 0)?;
-    }
-    Ok(())
-}
-
-/// Ends and reaps a child that cannot go on.
-fn undo(child: &Child, errno: Errno) -> Errno {
-    let killed = rustix::process::pidfd_send_signal(child.pidfd(), Signal::KILL);
-    match killed.and_then(|()| reap(&child.pidfd)) {
-        Ok(()) | Err(_) => errno,
     }
 }

@@ -14,11 +14,15 @@ use super::walk::{Walk, clone_flag};
 use super::{raise_limit, write_oom_score_adj};
 use crate::sys;
 
+const TASKS_MAX: usize = Launch::<()>::TASKS_MAX;
+
 /// Descriptors that a child keeps on its way.
 pub(super) struct Kept {
     sync: RawFd,
     fds: [RawFd; FRAME_FDS_MAX],
     count: usize,
+    tasks: [RawFd; TASKS_MAX],
+    tasks_count: usize,
     first_own: u32,
 }
 
@@ -74,6 +78,7 @@ where
         // SAFETY: the descriptor was just kept, and stays open until execve.
         sync: unsafe { BorrowedFd::borrow_raw(kept.sync) },
         fds: kept.fds.get(..kept.count).unwrap_or(&[]),
+        tasks: kept.tasks.get(..kept.tasks_count).unwrap_or(&[]),
         first_own: kept.first_own,
         proc,
         root: None,
@@ -106,9 +111,14 @@ fn keep<S>(launch: &Launch<'_, S>, sync: RawFd) -> Result<Kept, Errno> {
         sync: lift(sync, first_own)?,
         fds: [-1; FRAME_FDS_MAX],
         count: launch.fds.len(),
+        tasks: [-1; TASKS_MAX],
+        tasks_count: launch.tasks.len(),
         first_own: first_own as u32,
     };
     for (slot, fd) in kept.fds.iter_mut().zip(launch.fds) {
+        *slot = lift(fd.as_raw_fd(), first_own)?;
+    }
+    for (slot, fd) in kept.tasks.iter_mut().zip(launch.tasks) {
         *slot = lift(fd.as_raw_fd(), first_own)?;
     }
     let mut placed = [-1; 3 + Launch::<()>::INHERIT_MAX];
@@ -139,6 +149,7 @@ fn close_others<S>(kept: &Kept, launch: &Launch<'_, S>) -> Result<(), Errno> {
         let next = kept
             .fds
             .iter()
+            .chain(&kept.tasks)
             .copied()
             .chain([kept.sync])
             .chain(joined.into_iter().flatten())

@@ -116,8 +116,8 @@ impl<'a> CStrList<'a> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Step<'a> {
     // -- synchronisation with the parent
-    /// Wait until the parent has moved the child into its cgroups.
-    AwaitCgroups,
+    /// Enter the v1 cgroups of [`Launch::tasks`](super::Launch).
+    EnterCgroups,
     /// Tell the parent that everything up to here is done, and wait for its
     /// word: the container is CREATED and waits for Start.
     AwaitStart,

@@ -92,8 +92,6 @@ pub(super) fn send_master(socket: BorrowedFd<'_>, master: BorrowedFd<'_>) -> Res
     Ok(())
 }
 
-/// The parent has moved the child into its cgroups.
-pub(super) const CGROUPS: u8 = 1;
 /// The parent says: go on.
 pub(super) const GO: u8 = 2;
 

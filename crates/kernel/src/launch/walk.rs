@@ -30,6 +30,8 @@ pub(super) struct Walk<'w> {
     pub sync: BorrowedFd<'w>,
     /// The descriptors that steps refer to.
     pub fds: &'w [RawFd],
+    /// `tasks` of the v1 groups to enter.
+    pub tasks: &'w [RawFd],
     /// First descriptor number that the command does not get.
     pub first_own: u32,
     /// The procfs of the parent's mount namespace: opened before the container
@@ -78,6 +80,19 @@ impl<'w> Walk<'w> {
         Ok(unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
+    /// Enters the v1 groups. The kernel moves a single thread that asks for
+    /// itself without further ado; whoever moves another process, or a whole
+    /// one by `cgroup.procs`, first waits for a grace period, which takes ten
+    /// milliseconds and more.
+    fn enter_cgroups(&self) -> Result<(), Errno> {
+        for tasks in self.tasks {
+            // SAFETY: as in `fd`.
+            let tasks = unsafe { BorrowedFd::borrow_raw(*tasks) };
+            rustix::io::pwrite(tasks, b"0", 0)?;
+        }
+        Ok(())
+    }
+
     /// Tells the parent that a step did only part of its work.
     pub(super) fn warn(&self, step: u32, errno: Errno) -> Result<(), Errno> {
         sync::say(self.sync, Word::Warning { step, errno: errno.raw_os_error() })
@@ -109,7 +124,7 @@ impl<'w> Walk<'w> {
         rest: &(impl Iterator<Item = Step<'a>> + Clone),
     ) -> Result<(), Failure> {
         match *step {
-            Step::AwaitCgroups => sync::await_word(self.sync, sync::CGROUPS)?,
+            Step::EnterCgroups => self.enter_cgroups()?,
             Step::AwaitStart => {
                 sync::say(self.sync, Word::Created)?;
                 sync::await_word(self.sync, sync::GO)?;

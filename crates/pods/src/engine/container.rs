@@ -166,14 +166,14 @@ impl Inner {
             cgroup: CgroupFds {
                 into: entry.into.is_some(),
                 kill: entry.kill.is_some(),
-                procs: entry.procs.len() as u8,
+                tasks: entry.tasks.len() as u8,
                 oom: entry.oom.is_some(),
             },
         };
         let Plan { memfd, fds: plan_fds, .. } = plan;
         let mut fds = vec![memfd.as_fd()];
         fds.extend(log.as_ref().map(AsFd::as_fd));
-        let of_cgroup = entry.into.iter().chain(&entry.kill).chain(&entry.procs).chain(&entry.oom);
+        let of_cgroup = entry.into.iter().chain(&entry.kill).chain(&entry.tasks).chain(&entry.oom);
         fds.extend(of_cgroup.map(AsFd::as_fd));
         fds.extend(plan_fds.iter().map(AsFd::as_fd));
         match shim.call(&request, &fds).await?.0 {

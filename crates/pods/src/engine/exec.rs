@@ -162,10 +162,10 @@ impl Inner {
             let flags = CgroupFds {
                 into: entry.into.is_some(),
                 kill: entry.kill.is_some(),
-                procs: entry.procs.len() as u8,
+                tasks: entry.tasks.len() as u8,
                 oom: false,
             };
-            let fds = entry.into.into_iter().chain(entry.kill).chain(entry.procs).collect();
+            let fds = entry.into.into_iter().chain(entry.kill).chain(entry.tasks).collect();
             Ok(ExecGroup { flags, fds, own: own_name.map(|name| (group, name)) })
         })
         .await

@@ -52,13 +52,13 @@ impl Inner {
         let flags = CgroupFds {
             into: entry.into.is_some(),
             kill: entry.kill.is_some(),
-            procs: entry.procs.len() as u8,
+            tasks: entry.tasks.len() as u8,
             oom: false,
         };
         let create =
             Request::Create { container: id.clone(), stdio: Stdio::default(), cgroup: flags };
         let mut fds = vec![plan.memfd.as_fd()];
-        fds.extend(entry.into.iter().chain(&entry.kill).chain(&entry.procs).map(AsFd::as_fd));
+        fds.extend(entry.into.iter().chain(&entry.kill).chain(&entry.tasks).map(AsFd::as_fd));
         fds.extend(plan.fds.iter().map(AsFd::as_fd));
         super::sandbox::expect_done("hand over the pod's init", shim.call(&create, &fds).await?.0)?;
         let start = Request::Start { container: id };
@@ -87,7 +87,7 @@ fn init_plan(user_namespace: bool, uid: u32, gid: u32) -> Result<Vec<u8>> {
     let new_namespaces = namespace_bit(NamespaceKind::Mount) | namespace_bit(NamespaceKind::Pid);
     let header = Header { new_namespaces, user_namespace, fd_count: 1, ..Header::default() };
     let mut plan = PlanBuilder::new(&header);
-    plan.step(&Step::AwaitCgroups);
+    plan.step(&Step::EnterCgroups);
     plan.step(&Step::NewSession);
     plan.step(&Step::RootPropagation { propagation: Propagation::Private });
     plan.step(&Step::Root { fd: FdIndex(0) });

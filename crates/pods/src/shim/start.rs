@@ -95,7 +95,7 @@ impl ShimProgram {
             stdio: [null, null, stderr.as_fd()],
             inherit: &[listener.as_fd(), exits.as_fd()],
             cgroup: group.as_ref().map(AsFd::as_fd),
-            procs: &[],
+            tasks: &[],
         })
         .map_err(|errno| Error::internal(format!("unable to start the shim of {id}: {errno}")))?;
         let pid = child.pid();

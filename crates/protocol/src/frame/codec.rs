@@ -44,19 +44,19 @@ impl Stdio {
 impl CgroupFds {
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.flags(&[self.into, self.kill, self.oom]);
-        writer.u8(self.procs);
+        writer.u8(self.tasks);
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let [into, kill, oom] = reader.flags()?;
-        Ok(Self { into, kill, procs: reader.u8()?, oom })
+        Ok(Self { into, kill, tasks: reader.u8()?, oom })
     }
 
     /// How many descriptors these are.
     pub fn count(&self) -> usize {
         usize::from(self.into)
             + usize::from(self.kill)
-            + usize::from(self.procs)
+            + usize::from(self.tasks)
             + usize::from(self.oom)
     }
 }

@@ -21,7 +21,7 @@ fn requests() -> Vec<Request> {
     let container = container();
     let stdio =
         Stdio { terminal: true, stdin: false, stdin_once: true, log: false, hand_over: true };
-    let cgroup = CgroupFds { into: true, kill: false, procs: 12, oom: true };
+    let cgroup = CgroupFds { into: true, kill: false, tasks: 12, oom: true };
     let mut all = vec![
         Request::Hello { version: VERSION },
         Request::Sandbox {

@@ -42,7 +42,7 @@ pub(super) fn number(found: Option<Step<'_>>, index: u32) -> String {
 
 fn step(step: &Step<'_>) -> String {
     match *step {
-        Step::AwaitCgroups => "enter its cgroups".into(),
+        Step::EnterCgroups => "enter its cgroups".into(),
         Step::AwaitStart => "wait for its start".into(),
         Step::AwaitHooks { .. } => "wait for the runtime's hooks".into(),
         Step::JoinNamespace { kind: which, .. } => format!("join the {} namespace", kind(which)),

@@ -13,7 +13,7 @@ const SOME: MountAttributes = MountAttributes { set: 1 << 40, clear: 0x70, recur
 fn steps<'a>(list: CStrList<'a>) -> Vec<Step<'a>> {
     let sets = Capabilities { bounding: 1, effective: 2, permitted: 3, inheritable: 4, ambient: 5 };
     vec![
-        Step::AwaitCgroups,
+        Step::EnterCgroups,
         Step::AwaitStart,
         Step::AwaitHooks { point: 0 },
         Step::JoinNamespace { fd: FdIndex(3), kind: NamespaceKind::Net },

@@ -274,7 +274,7 @@ impl<'a> Reader<'a> {
 
 fn read_step<'a>(r: &mut Reader<'a>, tag: Tag) -> Option<Step<'a>> {
     Some(match tag {
-        Tag::AwaitCgroups => Step::AwaitCgroups,
+        Tag::EnterCgroups => Step::EnterCgroups,
         Tag::AwaitStart => Step::AwaitStart,
         Tag::AwaitHooks => Step::AwaitHooks { point: r.u8()? },
         Tag::JoinNamespace => Step::JoinNamespace { fd: r.fd()?, kind: r.kind()? },

@@ -32,7 +32,7 @@ macro_rules! tags {
 }
 
 tags! {
-    AwaitCgroups = 1,
+    EnterCgroups = 1,
     AwaitStart = 2,
     AwaitHooks = 3,
     JoinNamespace = 4,

@@ -172,7 +172,7 @@ fn write_capabilities(bytes: &mut Bytes, sets: &Capabilities) {
 fn write_step(bytes: &mut Bytes, step: &Step<'_>) {
     bytes.tag(Tag::of(step));
     match *step {
-        Step::AwaitCgroups
+        Step::EnterCgroups
         | Step::AwaitStart
         | Step::NewSession
         | Step::BecomeNamespaceRoot

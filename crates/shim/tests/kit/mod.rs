@@ -122,7 +122,7 @@ impl Pod {
             stdio: [null.as_fd(), null.as_fd(), error.as_fd()],
             inherit: &[listener.as_fd(), exits.as_fd()],
             cgroup: None,
-            procs: &[],
+            tasks: &[],
         })
         .unwrap();
         assert!(matches!(shim.wait_message().unwrap(), Message::Closed));
@@ -334,7 +334,7 @@ fn container_steps(terminal: bool) -> Vec<Step<'static>> {
         copy_up: false,
     };
     let mut steps = vec![
-        Step::AwaitCgroups,
+        Step::EnterCgroups,
         Step::NewSession,
         Step::RootPropagation { propagation: Propagation::Private },
         Step::Root { fd: FdIndex(0) },
@@ -406,7 +406,7 @@ impl Client {
             console: options.terminal,
             ..Header::default()
         });
-        plan.step(&Step::AwaitCgroups);
+        plan.step(&Step::EnterCgroups);
         plan.step(&Step::NewSession);
         if options.terminal {
             plan.step(&Step::Console { uid: 0, rows: 10, columns: 20 });
@@ -425,7 +425,7 @@ impl Client {
             exec,
             stdio,
             timeout_ms: options.timeout_ms,
-            cgroup: CgroupFds { into: own, kill: own, procs: 0, oom: false },
+            cgroup: CgroupFds { into: own, kill: own, tasks: 0, oom: false },
         };
         let mut fds = vec![plan.as_fd()];
         fds.extend(options.group.into_iter().flatten());

@@ -38,11 +38,11 @@ fn v2(name: &str) -> Option<Group> {
 /// Runs `cat /proc/self/cgroup` in the groups; and again as an exec.
 fn check(new: Option<&Group>, old: Option<&Group>) {
     let into = new.map(|group| File::open(&group.0).expect("open"));
-    let procs: Vec<File> = old
-        .map(|group| File::options().write(true).open(group.0.join("cgroup.procs")).expect("procs"))
+    let tasks: Vec<File> = old
+        .map(|group| File::options().write(true).open(group.0.join("tasks")).expect("tasks"))
         .into_iter()
         .collect();
-    let procs: Vec<_> = procs.iter().map(AsFd::as_fd).collect();
+    let tasks: Vec<_> = tasks.iter().map(AsFd::as_fd).collect();
     let (reader, writer) = std::io::pipe().expect("pipe");
     let (reader, null) = (OwnedFd::from(reader), null());
     // A host process reads the groups: inside a cgroup namespace all are "/".
@@ -58,13 +58,13 @@ fn check(new: Option<&Group>, old: Option<&Group>) {
         stdio: [reader.as_fd(), null.as_fd(), null.as_fd()],
         inherit: &[],
         cgroup: into.as_ref().map(AsFd::as_fd),
-        procs: &procs,
+        tasks: &tasks,
     };
     let first = spawn(&launch).expect("spawn");
     assert!(matches!(first.wait_message(), Ok(Message::Created)));
     first.release().expect("release");
     assert!(matches!(first.wait_message(), Ok(Message::Closed)));
-    let exec = [Step::AwaitCgroups, shell.step()];
+    let exec = [Step::EnterCgroups, shell.step()];
     let join = Join::Process { pidfd: first.pidfd(), user: false };
     let launch =
         Launch { steps: exec.iter().copied(), new_namespaces: &[], join, fds: &[], ..launch };

@@ -23,7 +23,7 @@ fn an_exec_sees_the_container() {
         stdio: [reader.as_fd(), null.as_fd(), null.as_fd()],
         inherit: &[],
         cgroup: None,
-        procs: &[],
+        tasks: &[],
     };
     let container = spawn(&launch).expect("spawn");
     assert!(matches!(container.wait_message(), Ok(Message::Created)));
@@ -32,7 +32,7 @@ fn an_exec_sees_the_container() {
 
     let join = Join::Process { pidfd: container.pidfd(), user: false };
     let shell = Shell::new("cat /proc/sys/kernel/hostname; cat /proc/1/comm; ls /; echo $A");
-    let exec = [Step::AwaitCgroups, Step::WorkingDirectory { path: c"/tmp" }, shell.step()];
+    let exec = [Step::EnterCgroups, Step::WorkingDirectory { path: c"/tmp" }, shell.step()];
     let outcome = run_with(&exec, &[], join, &[]).finish();
     assert_eq!(outcome.failed, None, "{outcome:?}");
     assert!(outcome.output.starts_with("testpod\nsh\nbin\n"), "{outcome:?}");

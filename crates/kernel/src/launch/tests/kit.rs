@@ -160,7 +160,7 @@ pub fn run_with<'a>(
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
         inherit: &[],
         cgroup: None,
-        procs: &[],
+        tasks: &[],
     };
     let child = spawn(&launch).expect("spawn");
     Running { child, output: File::from(OwnedFd::from(reader)) }
@@ -218,7 +218,7 @@ pub fn start(image: &Image, more: &[Step<'_>], shell: &str) -> Running {
 }
 
 pub fn container_steps<'a>(more: &[Step<'a>], last: Step<'a>) -> Vec<Step<'a>> {
-    let mut steps = vec![private(), Step::AwaitCgroups, Step::NewSession];
+    let mut steps = vec![private(), Step::EnterCgroups, Step::NewSession];
     steps.push(Step::NewNamespace { kind: NamespaceKind::Uts });
     steps.push(Step::NewNamespace { kind: NamespaceKind::Ipc });
     steps.push(Step::NewNamespace { kind: NamespaceKind::Cgroup });

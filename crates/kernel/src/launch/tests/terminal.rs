@@ -49,7 +49,7 @@ fn a_terminal_of_its_own() {
     let join = Join::Process { pidfd: running.child.pidfd(), user: false };
     let shell = Shell::new("tty; stty size");
     let exec = [
-        Step::AwaitCgroups,
+        Step::EnterCgroups,
         Step::NewSession,
         Step::Console { uid: 0, rows: 10, columns: 20 },
         shell.step(),

@@ -32,7 +32,7 @@ fn root_inside_is_nobody_outside() {
         "id -u; cat /proc/self/uid_map; cat /proc/sys/kernel/hostname; echo x > /tmp/made; ls /sys | wc -l; cat /proc/self/oom_score_adj",
     );
     let mut steps = vec![
-        Step::AwaitCgroups,
+        Step::EnterCgroups,
         Step::JoinNamespace { fd: FdIndex(1), kind: NamespaceKind::Net },
         Step::JoinNamespace { fd: FdIndex(2), kind: NamespaceKind::Ipc },
         Step::JoinNamespace { fd: FdIndex(3), kind: NamespaceKind::Uts },
