@@ -49,9 +49,12 @@ impl Inner {
             self.remove_container(&container).await?;
         }
         let _turn = sandbox.teardown.lock().await;
+        if self.table.sandbox(&sandbox.id).is_none() {
+            // It was removed while we waited for our turn.
+            return Ok(());
+        }
         match self.move_sandbox(sandbox, SandboxEvent::RemoveAsked)? {
             Next::Go(SandboxState::Removing) => {}
-            // It was removed while we waited for our turn.
             Next::Go(_) | Next::Stay | Next::Undo => return Ok(()),
             Next::Refuse(why) => {
                 return Err(Error::precondition(format!(
