@@ -56,11 +56,13 @@ impl Arguments {
         let namespace = daemon.space();
         let reading = tokio::task::spawn_blocking(move || send(archive, namespace, &chunks));
         let answer = daemon.calls().load_images(ReceiverStream::new(requests)).await;
-        // A daemon that refuses the archive reads no further, and we do not
-        // wait for the rest of it.
+        // Where we could not read, that is what went wrong. A daemon that
+        // refuses the archive reads no further, and we do not wait for the rest.
+        if answer.is_ok() || reading.is_finished() {
+            let read = reading.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            read.map_err(Error::io(format!("read {name}")))?;
+        }
         let answer = answer.doing(format_args!("load images from {name}"))?.into_inner();
-        let read = reading.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        read.map_err(Error::io(format!("read {name}")))?;
         self.tell(answer.images)
     }
 
