@@ -14,9 +14,10 @@ use tokio::sync::watch;
 use crate::config::{Config, CriNetwork};
 use crate::{node, notify, socket};
 
-/// How long calls under way may take once we were asked to stop: well below
-/// systemd's own patience of 90 s.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long calls under way may take once we were asked to stop. Short: what
+/// is cut off is taken up by the next daemon, and somebody who follows a log
+/// must not hold up an upgrade.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Why the daemon did not serve.
 #[derive(Debug, thiserror::Error)]

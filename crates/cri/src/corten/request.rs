@@ -30,6 +30,9 @@ pub fn translate(spec: api::ContainerSpec) -> Result<(SandboxConfig, ContainerCo
     let network = api::Network::try_from(spec.network)
         .map_err(|_| refuse("network", "it is bridge, host or none"))?;
     let namespaces = NamespaceOptions {
+        // The command is PID 1, as people know it; a pod's init would be one
+        // process more.
+        pid: NamespaceMode::Container,
         network: match network {
             api::Network::Host => NamespaceMode::Node,
             api::Network::Unspecified | api::Network::Bridge | api::Network::None => {
