@@ -1,12 +1,13 @@
 //! HTTP clients, one per set of TLS settings: connections are reused by all pulls.
 
 use std::collections::HashMap;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use corten_base::limits::CERTIFICATE_FILE_BYTES_MAX;
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -73,7 +74,14 @@ fn wrong(path: &Path, why: impl std::fmt::Display) -> PullError {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PullError> {
-    std::fs::read(path).map_err(|error| wrong(path, error))
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| wrong(path, error))?;
+    let taken = file.take(CERTIFICATE_FILE_BYTES_MAX + 1).read_to_end(&mut bytes);
+    taken.map_err(|error| wrong(path, error))?;
+    if bytes.len() as u64 > CERTIFICATE_FILE_BYTES_MAX {
+        return Err(wrong(path, format!("it is larger than {CERTIFICATE_FILE_BYTES_MAX} bytes")));
+    }
+    Ok(bytes)
 }
 
 fn make(tls: &TlsFiles, connect: Duration) -> Result<HttpClient, PullError> {

@@ -4,9 +4,11 @@
 //! read at every pull.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use corten_base::limits::{CERTIFICATE_FILES_MAX, HOSTS_FILE_BYTES_MAX, HOSTS_MAX};
 use http::{HeaderName, HeaderValue, Uri};
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
@@ -113,19 +115,52 @@ impl<'de> Deserialize<'de> for Ordered {
     }
 }
 
-/// The hosts of a registry: mirrors in order, then the registry itself.
+/// The hosts of a registry: mirrors in order, then the registry itself. The
+/// first directory that is there counts, also without a `hosts.toml`: then it
+/// may hold certificates, as Docker's do.
 pub(crate) fn hosts_of(dirs: &[PathBuf], registry: &str) -> Result<Vec<Host>, PullError> {
-    for dir in dirs {
-        for name in directory_names(registry) {
-            let path = dir.join(name).join("hosts.toml");
-            match std::fs::read_to_string(&path) {
-                Ok(text) => return parse(&text, &path, registry),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(wrong(&path, error)),
-            }
+    let names = directory_names(registry);
+    let places = dirs.iter().flat_map(|dir| names.iter().map(move |name| dir.join(name)));
+    for dir in places {
+        if !dir.is_dir() {
+            continue;
         }
+        let path = dir.join("hosts.toml");
+        return match read(&path) {
+            Ok(text) => parse(&text, &path, registry),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let entry = certificates_in(&dir).map_err(|error| wrong(&dir, error))?;
+                Ok(vec![upstream(registry, None, entry, &dir)?])
+            }
+            Err(error) => Err(wrong(&path, error)),
+        };
     }
     Ok(vec![upstream(registry, None, Entry::default(), Path::new("."))?])
+}
+
+/// `*.crt` are certificates of authorities, `x.cert` and `x.key` the client's.
+fn certificates_in(dir: &Path) -> std::io::Result<Entry> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir)?.take(4 * CERTIFICATE_FILES_MAX) {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort();
+    let ca = names.iter().filter(|name| name.ends_with(".crt")).cloned().collect();
+    let pair = |name: &String| {
+        let stem = name.strip_suffix(".cert")?;
+        Some(vec![name.clone(), format!("{stem}.key")])
+    };
+    let client = Client::Pairs(names.iter().filter_map(pair).collect());
+    Ok(Entry { ca: Some(OneOrMore::More(ca)), client: Some(client), ..Entry::default() })
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(HOSTS_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > HOSTS_FILE_BYTES_MAX {
+        return Err(std::io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(text)
 }
 
 /// `host_port_` and `host:port` for a registry with a port.
@@ -152,6 +187,9 @@ fn parse(text: &str, path: &Path, registry: &str) -> Result<Vec<Host>, PullError
     let file: File = toml::from_str(text).map_err(|error| wrong(path, error))?;
     let dir = path.parent().unwrap_or(Path::new("."));
     let in_file = |error: PullError| error.within(format!("in {}", path.display()));
+    if file.host.0.len() > HOSTS_MAX {
+        return Err(wrong(path, format!("it has more than {HOSTS_MAX} hosts")));
+    }
     let mut hosts = Vec::new();
     for (url, entry) in file.host.0 {
         let mut host = make(&url, entry, dir).map_err(in_file)?;
@@ -205,6 +243,7 @@ fn make(url: &str, entry: Entry, dir: &Path) -> Result<Host, PullError> {
         None => ("https", url),
     };
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let authority = registry_host(authority);
     let path = path.trim_end_matches('/');
     let mut base = format!("{scheme}://{authority}");
     if !path.is_empty() {
@@ -226,6 +265,13 @@ fn make(url: &str, entry: Entry, dir: &Path) -> Result<Host, PullError> {
             )));
         }
     }
+    let ca = entry.ca.map_or_else(Vec::new, OneOrMore::all);
+    let client = client_files(entry.client, dir).map_err(bad)?;
+    if ca.len() + client.len() > CERTIFICATE_FILES_MAX {
+        return Err(bad(format!(
+            "host {url:?} has more than {CERTIFICATE_FILES_MAX} certificates"
+        )));
+    }
     Ok(Host {
         base,
         authority: authority.to_owned(),
@@ -234,13 +280,8 @@ fn make(url: &str, entry: Entry, dir: &Path) -> Result<Host, PullError> {
         can_resolve: capabilities.iter().any(|name| name == "resolve"),
         headers: headers(entry.header.unwrap_or_default()).map_err(bad)?,
         tls: TlsFiles {
-            ca: entry
-                .ca
-                .map_or_else(Vec::new, OneOrMore::all)
-                .iter()
-                .map(|ca| dir.join(ca))
-                .collect(),
-            client: client_files(entry.client, dir).map_err(bad)?,
+            ca: ca.iter().map(|ca| dir.join(ca)).collect(),
+            client,
             skip_verify: entry.skip_verify.unwrap_or(false),
         },
         dial_timeout: entry.dial_timeout.map(|text| duration(&text)).transpose().map_err(bad)?,

@@ -28,6 +28,10 @@ use crate::registry::{Failures, Place, Registry, chain};
 /// Bytes a second below which a registry counts as stalled.
 const BYTES_PER_SECOND_MIN: u64 = 1024;
 
+/// Bytes that a broken answer must have brought to be worth another round of
+/// attempts: a registry that drips is given up.
+const PROGRESS_BYTES_MIN: u64 = 64 << 10;
+
 /// What a reference leads to, small parts only.
 struct Resolved {
     /// Of the manifest or index that the reference names.
@@ -287,7 +291,7 @@ async fn fetch(
             Err(error) => {
                 let temporary =
                     matches!(error.kind, PullErrorKind::Unavailable | PullErrorKind::Timeout);
-                if body.done > before {
+                if body.done - before >= PROGRESS_BYTES_MIN {
                     // Progress buys new attempts: a long layer on a bad line arrives.
                     attempt = 1;
                 }

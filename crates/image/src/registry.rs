@@ -5,7 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use corten_base::limits::{REDIRECTS_MAX, REGISTRY_ATTEMPTS_MAX, REGISTRY_ERROR_BYTES_MAX};
+use corten_base::limits::{
+    REDIRECTS_MAX, REGISTRY_ATTEMPTS_MAX, REGISTRY_ERROR_BYTES_MAX, REGISTRY_TOKEN_BYTES_MAX,
+    RETRY_AFTER_SECONDS_MAX, TOKEN_ANSWER_BYTES_MAX,
+};
 use corten_base::{Digest, Reference};
 use http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
@@ -22,8 +25,6 @@ use crate::config::ImagesConfig;
 use crate::error::{PullError, PullErrorKind};
 use crate::hosts::{self, Host};
 
-/// The longest that a registry's Retry-After is obeyed.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 const AGENT: &str = concat!("corten/", env!("CARGO_PKG_VERSION"));
 
 /// The hosts of one reference's registry, for the time of one pull.
@@ -42,6 +43,13 @@ pub(crate) struct Place {
     credentials: bool,
     /// By scope.
     authorization: Mutex<HashMap<String, Secret>>,
+}
+
+/// What a registry wants a token for.
+struct Asked<'a> {
+    realm: &'a str,
+    service: &'a str,
+    scope: &'a str,
 }
 
 /// What was fetched and where.
@@ -369,7 +377,8 @@ impl Registry {
             }
             Some(Challenge::Bearer { realm, service, scope }) => {
                 let scope = if scope.is_empty() { self.scope() } else { scope };
-                let token = self.token(place, &realm, &service, &scope, auth).await?;
+                let asked = Asked { realm: &realm, service: &service, scope: &scope };
+                let token = self.token(place, &asked, auth).await?;
                 bearer(&token)
             }
         };
@@ -382,23 +391,50 @@ impl Registry {
     async fn token(
         &self,
         place: &Place,
-        realm: &str,
-        service: &str,
-        scope: &str,
+        asked: &Asked<'_>,
         auth: Option<&Auth>,
     ) -> Result<Secret, PullError> {
+        let mut attempt = 1;
+        loop {
+            match self.token_once(place, asked, auth).await {
+                Err(error)
+                    if attempt < REGISTRY_ATTEMPTS_MAX
+                        && matches!(
+                            error.kind,
+                            PullErrorKind::Unavailable | PullErrorKind::Timeout
+                        ) =>
+                {
+                    tokio::time::sleep(self.pause(attempt)).await;
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn token_once(
+        &self,
+        place: &Place,
+        asked: &Asked<'_>,
+        auth: Option<&Auth>,
+    ) -> Result<Secret, PullError> {
+        let Asked { realm, service, scope } = *asked;
         let fail = |kind, why: String| {
             PullError::new(kind, format!("unable to get a token from {realm}: {why}"))
         };
         let user = auth.and_then(Auth::user);
-        // A registry in the clear may have its token server beside it; one behind TLS may not send us into the clear.
-        if user.is_some() && place.host.base.starts_with("https:") && !realm.starts_with("https:") {
+        let identity = auth.and_then(Auth::identity_token);
+        // A registry in the clear may have its token server beside it; one
+        // behind TLS may not send us into the clear.
+        if (user.is_some() || identity.is_some())
+            && place.host.base.starts_with("https:")
+            && !realm.starts_with("https:")
+        {
             return Err(fail(
                 PullErrorKind::Unauthorized,
                 "credentials are not sent without TLS".into(),
             ));
         }
-        let identity = auth.and_then(Auth::identity_token);
         let query = format!("service={}&scope={}", encode(service), encode(scope));
         let mut request = Request::builder().header(USER_AGENT, AGENT);
         let body = if let Some(identity) = identity {
@@ -430,7 +466,7 @@ impl Registry {
         };
         let status = response.status();
         if !status.is_success() {
-            let kind = if status.is_server_error() {
+            let kind = if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
                 PullErrorKind::Unavailable
             } else {
                 PullErrorKind::Unauthorized
@@ -442,12 +478,13 @@ impl Registry {
             token: Option<String>,
             access_token: Option<String>,
         }
-        let bytes = self.read_body(response, REGISTRY_ERROR_BYTES_MAX).await?;
+        let bytes = self.read_body(response, TOKEN_ANSWER_BYTES_MAX).await?;
         let answer: Option<Answer> = serde_json::from_slice(&bytes).ok();
         answer
             .and_then(|answer| answer.token.or(answer.access_token))
+            .filter(|token| (1..=REGISTRY_TOKEN_BYTES_MAX).contains(&token.len()))
             .map(Secret::new)
-            .ok_or_else(|| fail(PullErrorKind::Unavailable, "its answer has no token".into()))
+            .ok_or_else(|| fail(PullErrorKind::Invalid, "its answer has no usable token".into()))
     }
 
     /// The URL of a blob at a place.
@@ -467,8 +504,8 @@ impl Place {
     }
 }
 
-/// What each host answered. The kind is that of the last host, the registry
-/// itself, unless only an earlier one says something better than «unavailable».
+/// What each host answered. The kind is the most telling one: what the client
+/// can do something about, before what may pass by itself.
 #[derive(Default)]
 pub(crate) struct Failures(Vec<PullError>);
 
@@ -478,21 +515,41 @@ impl Failures {
     }
 
     pub(crate) fn into_error(self) -> PullError {
-        let Some(last) = self.0.last() else {
+        // The last is the registry itself: among equals it counts.
+        let telling = self.0.iter().map(|error| error.kind).max_by_key(|kind| telling(*kind));
+        let Some(kind) = telling else {
             return PullError::new(
                 PullErrorKind::Config,
                 "no host of the registry's hosts.toml may be pulled from",
             );
         };
-        let kind = last.kind;
         let all: Vec<&str> = self.0.iter().map(|error| error.message.as_str()).collect();
         PullError::new(kind, all.join("; "))
     }
 }
 
+/// How much a failure of one host says about what to do.
+fn telling(kind: PullErrorKind) -> u32 {
+    match kind {
+        PullErrorKind::DiskFull => 8,
+        PullErrorKind::Internal => 7,
+        PullErrorKind::Config => 6,
+        PullErrorKind::Unauthorized => 5,
+        PullErrorKind::Invalid => 4,
+        // The registry may have what a mirror lacks, and cannot be asked.
+        PullErrorKind::Timeout => 3,
+        PullErrorKind::Unavailable => 3,
+        PullErrorKind::NotFound => 2,
+        PullErrorKind::Cancelled => 1,
+    }
+}
+
 fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    Some(Duration::from_secs(text.trim().parse().ok()?).min(RETRY_AFTER_MAX))
+    Some(
+        Duration::from_secs(text.trim().parse().ok()?)
+            .min(Duration::from_secs(RETRY_AFTER_SECONDS_MAX)),
+    )
 }
 
 /// The registry's own words, where it has some.

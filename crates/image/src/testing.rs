@@ -12,7 +12,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::Platform;
-use crate::manifest::{DOCKER_MANIFEST, OCI_MANIFEST};
+use crate::manifest::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 
 /// A `docker-registry` of its own, in its own directory, until it is dropped.
 pub struct Registry {
@@ -220,6 +220,39 @@ impl ImageBuilder {
     /// # Panics
     /// If the registry refuses it.
     pub fn push(&self, registry: &Registry, repository: &str, tag: &str) -> Reference {
+        let (media_type, manifest) = self.push_parts(registry, repository);
+        registry.put_manifest(repository, tag, media_type, manifest.as_bytes());
+        name(registry, repository, tag)
+    }
+
+    /// Pushes one name for images of several platforms: an index, or Docker's
+    /// list if the first of them is Docker's.
+    ///
+    /// # Panics
+    /// If the registry refuses it.
+    pub fn index(images: &[Self], registry: &Registry, repository: &str, tag: &str) -> Reference {
+        let docker = images.first().is_some_and(|image| image.docker);
+        let media_type = if docker { DOCKER_LIST } else { OCI_INDEX };
+        let entry = |image: &Self| {
+            let (media_type, manifest) = image.push_parts(registry, repository);
+            let digest = digest_of(manifest.as_bytes());
+            registry.put_manifest(repository, &digest.to_string(), media_type, manifest.as_bytes());
+            let mut platform =
+                json!({ "os": image.platform.os, "architecture": image.platform.architecture });
+            if !image.platform.variant.is_empty() {
+                platform["variant"] = json!(image.platform.variant);
+            }
+            json!({ "mediaType": media_type, "digest": digest, "size": manifest.len(), "platform": platform })
+        };
+        let manifests: Vec<_> = images.iter().map(entry).collect();
+        let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests })
+            .to_string();
+        registry.put_manifest(repository, tag, media_type, index.as_bytes());
+        name(registry, repository, tag)
+    }
+
+    /// Pushes all but the manifest, which it returns with its type.
+    fn push_parts(&self, registry: &Registry, repository: &str) -> (&'static str, String) {
         let diff_ids: Vec<Digest> = self.layers.iter().map(|tar| digest_of(tar)).collect();
         let config = json!({
             "os": self.platform.os, "architecture": self.platform.architecture,
@@ -261,9 +294,12 @@ impl ImageBuilder {
             "config": { "mediaType": config_type, "digest": digest, "size": config.len() },
         })
         .to_string();
-        registry.put_manifest(repository, tag, manifest_type, manifest.as_bytes());
-        format!("{}/{repository}:{tag}", registry.address()).parse().expect("a valid reference")
+        (manifest_type, manifest)
     }
+}
+
+fn name(registry: &Registry, repository: &str, tag: &str) -> Reference {
+    format!("{}/{repository}:{tag}", registry.address()).parse().expect("a valid reference")
 }
 
 /// The sha256 of bytes.

@@ -1,6 +1,8 @@
 //! Tests with real registries.
 
 mod archive;
+mod faults;
+mod server;
 
 use std::sync::Arc;
 
