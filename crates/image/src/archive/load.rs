@@ -1,6 +1,6 @@
 //! Images out of an archive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::io::{self, Read};
 
 use corten_base::limits::{
@@ -146,12 +146,15 @@ fn layout(inner: &Inner, spool: &Spool) -> Result<Vec<Found>, PullError> {
     for entry in &entries {
         let (manifest, bytes) = image_of(inner, spool, entry)?;
         let digest = digest_of(&bytes);
-        if !found.contains_key(&digest) {
-            check_count(order.len())?;
-            order.push(digest);
-            found.insert(digest, in_layout(spool, &manifest, bytes)?);
-        }
-        if let (Some(image), Some(name)) = (found.get_mut(&digest), name_of(entry)?) {
+        let image = match found.entry(digest) {
+            btree_map::Entry::Occupied(there) => there.into_mut(),
+            btree_map::Entry::Vacant(place) => {
+                check_count(order.len())?;
+                order.push(digest);
+                place.insert(in_layout(spool, &manifest, bytes)?)
+            }
+        };
+        if let Some(name) = name_of(entry)? {
             add(&mut image.names.digests, name.with_digest(entry.digest))?;
             if name.digest().is_none() {
                 add(&mut image.names.tags, name)?;
