@@ -32,10 +32,8 @@ impl Pod {
     /// A pod with its own PID namespace for each container, whose logs lie on
     /// the machine.
     pub fn new(machine: &Machine, name: &str) -> Self {
-        let options = cri::NamespaceOption {
-            pid: NamespaceMode::Container.into(),
-            ..Default::default()
-        };
+        let options =
+            cri::NamespaceOption { pid: NamespaceMode::Container.into(), ..Default::default() };
         let config = cri::PodSandboxConfig {
             metadata: Some(cri::PodSandboxMetadata {
                 name: name.into(),
@@ -141,10 +139,8 @@ impl Client {
 
     /// RunPodSandbox.
     pub async fn run_pod(&mut self, pod: &Pod) -> Result<String, Status> {
-        let request = cri::RunPodSandboxRequest {
-            config: Some(pod.config.clone()),
-            ..Default::default()
-        };
+        let request =
+            cri::RunPodSandboxRequest { config: Some(pod.config.clone()), ..Default::default() };
         Ok(self.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
     }
 

@@ -97,7 +97,8 @@ impl Daemon {
         let pid = rustix::process::Pid::from_child(&self.process);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
         let process = &mut self.process;
-        until("the daemon ends", async || process.try_wait().expect("the daemon can be asked")).await;
+        until("the daemon ends", async || process.try_wait().expect("the daemon can be asked"))
+            .await;
     }
 }
 

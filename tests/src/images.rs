@@ -60,8 +60,10 @@ pub fn named(name: &str) -> ImageBuilder {
 
 fn base(root: &Path) {
     copy_as(root, Path::new("/bin/busybox"), "bin/busybox");
-    let applets = Command::new("/bin/busybox").arg("--list").output().expect("busybox is installed");
-    for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|name| *name != "busybox") {
+    let applets =
+        Command::new("/bin/busybox").arg("--list").output().expect("busybox is installed");
+    for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|name| *name != "busybox")
+    {
         symlink("busybox", root.join("bin").join(applet)).expect("a link is made");
     }
     write(root, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/tmp:/bin/sh\n");

@@ -70,7 +70,8 @@ impl Machine {
             .build()
             .expect("a runtime");
         runtime.block_on(async {
-            let directory = tempfile::Builder::new().prefix("corten-").tempdir().expect("a directory");
+            let directory =
+                tempfile::Builder::new().prefix("corten-").tempdir().expect("a directory");
             let cgroup = cgroup_name(directory.path());
             let registry = Registry::start();
             let pushed = Mutex::default();

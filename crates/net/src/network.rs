@@ -2,7 +2,7 @@
 
 use corten_base::SandboxId;
 
-use crate::{Attachment, Bridge, Cni, NetworkRequest, Result};
+use crate::{Attachment, Bridge, Cni, CniView, NetworkRequest, Result};
 
 /// A provider of networks. Cheap to clone; all calls may be made at once.
 #[derive(Debug, Clone)]
@@ -51,6 +51,14 @@ impl Network {
         match self {
             Self::Cni(cni) => cni.status(),
             Self::Bridge(bridge) => bridge.status(),
+        }
+    }
+
+    /// The configuration of the CNI client, where this is one.
+    pub fn cni(&self) -> Option<CniView> {
+        match self {
+            Self::Cni(cni) => Some(cni.view()),
+            Self::Bridge(_) => None,
         }
     }
 

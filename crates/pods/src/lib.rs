@@ -15,6 +15,7 @@ mod table;
 mod view;
 mod watch;
 
+pub use corten_net::CniView;
 pub use engine::{DEFAULT_HANDLER, Engine, EngineConfig, NetworkProvider};
 pub use error::{Error, Kind, Result};
 pub use view::*;

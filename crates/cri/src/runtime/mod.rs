@@ -2,6 +2,7 @@
 //!
 //! What is not here answers UNIMPLEMENTED, by the generated trait.
 
+mod cni;
 mod containers;
 mod exec;
 mod node;

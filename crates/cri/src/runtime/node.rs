@@ -22,11 +22,7 @@ impl Runtime {
 
     pub(super) async fn status(&self, request: StatusRequest) -> Result<StatusResponse, Status> {
         let status = self.engine.status();
-        let info = if request.verbose {
-            BTreeMap::from([("config".to_owned(), self.facts.config.to_string())])
-        } else {
-            BTreeMap::new()
-        };
+        let info = if request.verbose { self.verbose_status() } else { BTreeMap::new() };
         Ok(StatusResponse {
             status: Some(RuntimeStatus {
                 conditions: vec![
@@ -42,6 +38,17 @@ impl Runtime {
                 mount_options: true,
             }),
         })
+    }
+
+    /// What tools read beside the conditions; the values are JSON, but for the
+    /// load status, as other runtimes have it.
+    fn verbose_status(&self) -> BTreeMap<String, String> {
+        let mut info = BTreeMap::from([("config".to_owned(), self.facts.config.to_string())]);
+        if let Some(view) = self.engine.cni() {
+            info.insert("cniconfig".to_owned(), super::cni::config(&view).to_string());
+            info.insert("lastCNILoadStatus".to_owned(), super::cni::load_status(&view));
+        }
+        info
     }
 
     pub(super) async fn runtime_config(

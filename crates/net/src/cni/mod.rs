@@ -8,6 +8,7 @@ mod answer;
 mod cache;
 mod config;
 mod plugin;
+mod view;
 mod watch;
 mod wishes;
 
@@ -27,6 +28,7 @@ use tokio::task::AbortHandle;
 use self::cache::Cache;
 use self::config::{NetworkList, plugin_type};
 use self::plugin::Run;
+pub use self::view::CniView;
 use self::watch::Watch;
 use crate::{Attachment, CniRecord, Error, Kept, NetworkRequest, Provider, Result};
 

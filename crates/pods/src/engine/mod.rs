@@ -303,6 +303,14 @@ impl Engine {
         };
         EngineStatus { runtime_problem: None, network_problem: network.err() }
     }
+
+    /// The CNI configuration, where CRI's pods are connected by it.
+    pub fn cni(&self) -> Option<corten_net::CniView> {
+        match self.inner.config.cri_network {
+            NetworkProvider::Cni => self.inner.cni.cni(),
+            NetworkProvider::Builtin => None,
+        }
+    }
 }
 
 impl Inner {
