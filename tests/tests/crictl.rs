@@ -100,14 +100,12 @@ fn page(address: SocketAddr) -> Option<String> {
 /// What wget in a container shows, when it succeeds at last: addresses of
 /// IPv6 may be tentative for a moment.
 async fn fetched(crictl: &Crictl, container: &str, url: &str) -> String {
-    let wget = ["exec", "-s", container, "wget", "-q", "-T", "5", "-O", "-", url];
+    let wget = ["exec", "-s", container, "wget", "-q", "-O", "-", url];
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     until(&format!("{url} is fetched"), async || {
         let output = crictl.try_run(&wget);
-        if !output.status.success() {
-            eprintln!("{}", text(&output.stderr));
-        }
-        output.status.success().then(|| text(&output.stdout))
+        // crictl ends its output with a newline of its own.
+        output.status.success().then(|| format!("{}\n", text(&output.stdout).trim_end()))
     })
     .await
 }
@@ -303,7 +301,8 @@ async fn life(machine: &Machine, daemon: &Daemon, crictl: &Crictl) {
     assert_eq!(inspected["status"]["state"], "CONTAINER_EXITED");
     assert_eq!(inspected["status"]["exitCode"], 7);
     crictl.run(&["rm", &id]);
-    assert!(crictl.fails(&["inspect", &id]).contains("not find"));
+    let gone = crictl.fails(&["inspect", &id]);
+    assert!(gone.contains("NotFound"), "{gone}");
     crictl.run(&["stopp", &pod_id]);
     assert!(crictl.run(&["pods"]).contains("NotReady"));
     crictl.run(&["rmp", &pod_id]);

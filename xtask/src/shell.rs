@@ -30,7 +30,16 @@ pub fn program<S: AsRef<OsStr>>(name: &str, arguments: impl IntoIterator<Item = 
 /// Cargo, the one that runs us.
 pub fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let name = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    program(&name, arguments)
+    let mut command = program(&name, arguments);
+    // What a cargo around us says of the package that it runs: build scripts
+    // (ring's) that look at it would run anew, and all that depends on them.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 /// Runs a program, which must succeed; shows what it prints.

@@ -129,6 +129,11 @@ impl Shim {
         }
         let process = &mut self.processes[index];
         process.pidfd = None;
+        if process.target.exec.is_none() {
+            // In a PID namespace of the pod or the host, what it started would
+            // live on. Where groups cannot be killed at once, the daemon does.
+            process.cgroup.kill_all();
+        }
         let Next::Go(next) = process.state.on(table::Event::ProcessEnded) else { return };
         process.state = next;
         if let Some(hook) = process.hook.as_ref().filter(|hook| hook.point != HookPoint::PostStop) {

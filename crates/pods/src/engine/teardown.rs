@@ -256,10 +256,18 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes the cgroup of an ended container.
+    /// Removes the cgroup of an ended container, and what it left running: in
+    /// a PID namespace of its own nothing, in the pod's or the host's all that
+    /// its command has started and not ended.
     pub(super) async fn remove_container_cgroup(&self, container: &Container) -> Result<()> {
         let cgroups = self.cgroups.clone();
         let path = container.record.borrow().cgroup.clone();
-        blocking(move || cgroups.remove(&path).map_err(Error::from)).await
+        blocking(move || {
+            if cgroups.exists(&path)? {
+                cgroups.open(&path)?.kill(rustix::process::Signal::KILL)?;
+            }
+            Ok(cgroups.remove(&path)?)
+        })
+        .await
     }
 }

@@ -85,7 +85,8 @@ async fn first_list(daemon: &Daemon) {
     let patience = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(mut client) = Client::try_connect(daemon.socket()).await {
-            let listed = client.runtime.list_containers(cri::ListContainersRequest::default()).await;
+            let listed =
+                client.runtime.list_containers(cri::ListContainersRequest::default()).await;
             if listed.is_ok_and(|list| list.get_ref().containers.len() == PODS) {
                 return;
             }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use corten_tests::{Client, Daemon, Machine};
 
+use crate::pod;
 use crate::process;
 use crate::report::{Report, Unit};
-use crate::pod;
 
 /// Pods before the first that counts.
 const WARM_UP: usize = 3;

@@ -34,7 +34,9 @@ fn main() {
     let plan = match parse(std::env::args().skip(1)) {
         Ok(plan) => plan,
         Err(problem) => {
-            eprintln!("bench: {problem}\nusage: bench [--runs N] [--no-crowd] [--no-cni] [--json FILE]");
+            eprintln!(
+                "bench: {problem}\nusage: bench [--runs N] [--no-crowd] [--no-cni] [--json FILE]"
+            );
             std::process::exit(2);
         }
     };
@@ -76,7 +78,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
         match argument.as_str() {
             "--runs" => {
                 let number = arguments.next().and_then(|text| text.parse().ok());
-                plan.runs = number.filter(|runs| *runs > 0).ok_or("--runs wants a number above 0")?;
+                plan.runs =
+                    number.filter(|runs| *runs > 0).ok_or("--runs wants a number above 0")?;
             }
             "--no-crowd" => plan.crowds = false,
             "--no-cni" => plan.cni = false,

@@ -12,7 +12,10 @@ const CPU_SHARES: i64 = 102;
 
 /// The default profile of the runtime.
 fn runtime_default() -> Option<cri::SecurityProfile> {
-    Some(cri::SecurityProfile { profile_type: ProfileType::RuntimeDefault.into(), localhost_ref: String::new() })
+    Some(cri::SecurityProfile {
+        profile_type: ProfileType::RuntimeDefault.into(),
+        localhost_ref: String::new(),
+    })
 }
 
 /// A pod of this name.
