@@ -88,7 +88,7 @@ fn cgroups(machine: &Machine) -> Vec<String> {
 }
 
 /// Shims whose socket or exit file lies on this machine.
-fn shims(machine: &Machine) -> Vec<String> {
+pub fn shims(machine: &Machine) -> Vec<String> {
     let state = machine.path("state").display().to_string();
     let mut left = Vec::new();
     for process in std::fs::read_dir("/proc").expect("/proc").flatten() {

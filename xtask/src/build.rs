@@ -15,6 +15,9 @@ pub enum Variant {
     Release,
     /// What is quickly built: `target/dist-dev`.
     Dev,
+    /// The same with the shim that is shipped, whose size is shown:
+    /// `target/dist-demo`.
+    Demo,
 }
 
 /// The command: `--dev` for the quick variant.
@@ -46,6 +49,7 @@ pub fn build(variant: Variant) -> Result<PathBuf> {
     let (profile, output, dist) = match variant {
         Variant::Release => ("release", "release", "dist"),
         Variant::Dev => ("dev", "debug", "dist-dev"),
+        Variant::Demo => ("dev", "debug", "dist-demo"),
     };
     let dist = shell::target().join(dist);
     fs::create_dir_all(&dist).with_context(|| format!("unable to make {}", dist.display()))?;
@@ -70,7 +74,7 @@ fn build_shim(variant: Variant) -> Result<PathBuf> {
         format!("{architecture}-unknown-linux-gnu")
     };
     let (profile, output) = match variant {
-        Variant::Release => ("shim", "shim"),
+        Variant::Release | Variant::Demo => ("shim", "shim"),
         Variant::Dev => ("dev", "debug"),
     };
     // Named for the target, so that build scripts and macros do not get them.

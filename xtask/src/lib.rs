@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod demo;
 pub mod setup;
 pub mod shell;
 pub mod test;

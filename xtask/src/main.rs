@@ -4,13 +4,14 @@
 
 use std::process::ExitCode;
 
-use xtask::{build, setup, test, tidy, vm};
+use xtask::{build, demo, setup, test, tidy, vm};
 
 /// A command: its name, what it does, and its function.
 type Command = (&'static str, &'static str, fn(&[String]) -> anyhow::Result<()>);
 
 const COMMANDS: &[Command] = &[
     ("build", "build cortend, corten and the static shim into target/dist [--dev]", build::main),
+    ("demo", "see Corten at work, on a bare Debian machine", demo::main),
     ("setup", "install what the tests need, as far as it is missing", setup::main),
     ("test", "everything that must hold before a commit [--no-vm]", test::main),
     ("tidy", "check the rules of the house that no compiler checks", tidy::main),

