@@ -123,18 +123,26 @@ async fn fetch(show: &Show, client: &mut Client, running: &Running) -> Result<St
 fn memory(show: &mut Show, machine: &Machine, daemon: &Daemon) {
     show.step("What it costs in memory (PSS: its fair share of what is shared)");
     for pid in drift::shims(machine) {
-        show.call(&format!("grep Pss: /proc/{pid}/smaps_rollup"));
-        show.result(&format!("corten-shim, all that the pod has beside its own: {}", pss(&pid)));
+        show.call(&format!("grep Pss /proc/{pid}/smaps_rollup"));
+        show.result(&format!(
+            "corten-shim, all that stands by the pod: {}, of which {} are this pod's own\n\
+             (the rest is the program, which all pods share)",
+            pss(&pid, "Pss:"),
+            pss(&pid, "Pss_Anon:")
+        ));
     }
     let pid = daemon.pid().to_string();
     show.call(&format!("grep Pss: /proc/{pid}/smaps_rollup"));
-    show.result(&format!("cortend, once for the node (quick build, not optimised): {}", pss(&pid)));
+    show.result(&format!(
+        "cortend, once for the node: {} (built quickly; `make build` makes it smaller)",
+        pss(&pid, "Pss:")
+    ));
 }
 
-/// The proportional set size of a process.
-fn pss(pid: &str) -> String {
+/// A proportional set size of a process.
+fn pss(pid: &str, key: &str) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
     let kibibytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
     kibibytes.map_or_else(|| "unknown".to_owned(), |number: u64| size(number * 1024))
 }
