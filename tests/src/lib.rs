@@ -8,12 +8,13 @@
 
 pub mod binaries;
 pub mod client;
-pub mod crictl;
+
 pub mod daemon;
 pub mod drift;
 pub mod images;
 pub mod machine;
 pub mod poll;
+pub mod tool;
 
 pub use client::Client;
 pub use daemon::Daemon;

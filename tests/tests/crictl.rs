@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use corten_tests::crictl::Crictl;
 use corten_tests::images::PAGE;
 use corten_tests::machine::Settings;
+use corten_tests::tool::Tool;
 use corten_tests::{Daemon, Machine, until};
 use serde_json::{Value, json};
 
@@ -99,7 +99,7 @@ fn page(address: SocketAddr) -> Option<String> {
 
 /// What wget in a container shows, when it succeeds at last: addresses of
 /// IPv6 may be tentative for a moment.
-async fn fetched(crictl: &Crictl, container: &str, url: &str) -> String {
+async fn fetched(crictl: &Tool, container: &str, url: &str) -> String {
     let wget = ["exec", "-s", container, "wget", "-q", "-O", "-", url];
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     until(&format!("{url} is fetched"), async || {
@@ -111,7 +111,7 @@ async fn fetched(crictl: &Crictl, container: &str, url: &str) -> String {
 }
 
 /// All addresses of a pod, as inspectp tells them.
-fn addresses(crictl: &Crictl, pod: &str) -> Vec<IpAddr> {
+fn addresses(crictl: &Tool, pod: &str) -> Vec<IpAddr> {
     let network = &crictl.json(&["inspectp", pod])["status"]["network"];
     let first = network["ip"].as_str().expect("a pod has an address").parse();
     let more = network["additionalIps"].as_array().into_iter().flatten();
@@ -121,7 +121,7 @@ fn addresses(crictl: &Crictl, pod: &str) -> Vec<IpAddr> {
 
 /// A pod of two containers and a second pod, each fetching the page of the
 /// first one's web server; then the end of them all.
-async fn pods_talk(machine: &Machine, crictl: &Crictl) {
+async fn pods_talk(machine: &Machine, crictl: &Tool) {
     let (nginx, busybox) = (machine.image("nginx"), machine.image("busybox"));
     for image in [&nginx, &busybox] {
         assert!(crictl.run(&["pull", image]).contains("sha256:"));
@@ -177,7 +177,7 @@ async fn pods_talk(machine: &Machine, crictl: &Crictl) {
 fn pods_talk_under_the_built_in_bridge() {
     Machine::run(async |machine, daemon| {
         give_address();
-        pods_talk(machine, &Crictl::new(machine, daemon)).await;
+        pods_talk(machine, &Tool::crictl(machine, daemon)).await;
         ip("link del card");
     });
 }
@@ -186,7 +186,7 @@ fn pods_talk_under_the_built_in_bridge() {
 fn pods_talk_under_debians_plugins() {
     Machine::run_with(Settings::default(), async |machine, daemon| {
         give_address();
-        let crictl = Crictl::new(machine, daemon);
+        let crictl = Tool::crictl(machine, daemon);
         let ready = |info: &Value, condition: &str| {
             let conditions = info["status"]["conditions"].as_array().expect("conditions");
             let found = conditions.iter().find(|found| found["type"] == condition);
@@ -226,7 +226,7 @@ fn pods_talk_under_debians_plugins() {
 #[test]
 fn every_command_of_a_pods_life() {
     Machine::run(async |machine, daemon| {
-        let crictl = Crictl::new(machine, daemon);
+        let crictl = Tool::crictl(machine, daemon);
         let version = crictl.run(&["version"]);
         assert!(version.contains("RuntimeName:  corten"), "{version}");
         assert!(version.contains("RuntimeApiVersion:  v1"), "{version}");
@@ -235,7 +235,7 @@ fn every_command_of_a_pods_life() {
     });
 }
 
-fn images(machine: &Machine, crictl: &Crictl) {
+fn images(machine: &Machine, crictl: &Tool) {
     let image = machine.image("busybox");
     crictl.run(&["pull", &image]);
     let list = crictl.json(&["images", "-o", "json"]);
@@ -252,7 +252,7 @@ fn images(machine: &Machine, crictl: &Crictl) {
     crictl.run(&["pull", &image]);
 }
 
-async fn life(machine: &Machine, daemon: &Daemon, crictl: &Crictl) {
+async fn life(machine: &Machine, daemon: &Daemon, crictl: &Tool) {
     let image = machine.image("busybox");
     let config = pod(machine, "one", &json!([]));
     let pod_file = crictl.file("pod.json", &config);

@@ -11,7 +11,8 @@ fn a_pod_lives_and_leaves_nothing() {
         client.pull(&image).await.unwrap();
         let pod = Pod::new(machine, "one");
         let id = client.run_pod(&pod).await.unwrap();
-        let container = Container::shell("main", &image, "echo hello; echo oops >&2; exec sleep 1000");
+        let container =
+            Container::shell("main", &image, "echo hello; echo oops >&2; exec sleep 1000");
         let main = client.run(&id, &pod, &container).await.unwrap();
         assert_eq!(client.shell(&main, "hostname").await, "one\n");
         let lines = until("the log has both lines", async || {
