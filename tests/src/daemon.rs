@@ -24,7 +24,8 @@ impl Daemon {
         std::fs::write(&config, machine.configuration()).expect("the configuration is written");
         let log = machine.path("cortend.log");
         let socket = machine.path("corten.sock");
-        let process = spawn(&config, &log);
+        let cortend = Command::new(binaries::directory().join("cortend"));
+        let process = spawn(cortend, &config, &log);
         let mut daemon = Self { process, config, socket, log };
         daemon.serves().await;
         daemon
@@ -64,7 +65,29 @@ impl Daemon {
 
     /// Starts it again, and does not wait until it serves.
     pub fn spawn(&mut self) {
-        self.process = spawn(&self.config, &self.log);
+        let cortend = Command::new(binaries::directory().join("cortend"));
+        self.process = spawn(cortend, &self.config, &self.log);
+    }
+
+    /// Starts it again as if the machine had booted anew since.
+    pub async fn start_in_another_boot(&mut self) {
+        let boot = self.config.with_file_name("boot_id");
+        std::fs::write(&boot, "another-boot\n").expect("a boot id is written");
+        let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--propagation", "slave", "sh", "-c", script]).arg(boot);
+        unshare.arg(binaries::directory().join("cortend"));
+        self.process = spawn(unshare, &self.config, &self.log);
+        self.serves().await;
+    }
+
+    /// Runs another one with this configuration, which is expected to leave:
+    /// its exit code and what it said.
+    pub fn another(&self, config: &std::path::Path) -> (Option<i32>, String) {
+        let mut cortend = Command::new(binaries::directory().join("cortend"));
+        let output = cortend.arg("--config").arg(config).output().expect("cortend can be run");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
     }
 
     /// `kill -9`, and a new one.
@@ -113,9 +136,9 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(config: &std::path::Path, log: &std::path::Path) -> Child {
+fn spawn(mut cortend: Command, config: &std::path::Path, log: &std::path::Path) -> Child {
     let log = File::options().create(true).append(true).open(log).expect("the log is opened");
-    Command::new(binaries::directory().join("cortend"))
+    cortend
         .arg("--config")
         .arg(config)
         .stdin(Stdio::null())

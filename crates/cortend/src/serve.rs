@@ -108,6 +108,7 @@ async fn open_engine(config: &Config, store: Arc<Store>) -> Result<Engine, Error
     let cni = Cni::new(CniSettings {
         config_dirs: config.network.cni.conf_dirs.clone(),
         plugin_dirs: config.network.cni.bin_dirs.clone(),
+        plugin_deadline: Duration::from_secs(config.network.cni.plugin_seconds.get().into()),
         ..CniSettings::new(config.root.join("cni"))
     })?;
     let bridge = Bridge::new(BridgeSettings {

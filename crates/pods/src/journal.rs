@@ -11,14 +11,15 @@
 //! ```
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use corten_base::{ContainerId, SandboxId};
 use corten_store::{Batch, Store};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
-use crate::record::{self, ContainerRecord, SandboxRecord};
+use crate::record;
+use crate::table::{Container, Sandbox};
 
 /// Table of sandboxes in the durable store.
 pub const SANDBOXES: &str = "sandboxes";
@@ -77,21 +78,28 @@ impl Journal {
         make_dir(&self.container_dir(sandbox, id))
     }
 
-    /// Writes a sandbox's record.
-    pub fn save_sandbox(&self, sandbox: &SandboxRecord) -> Result<()> {
-        let bytes = record::encode(sandbox)?;
+    /// Writes a sandbox's record as it is now.
+    pub fn save_sandbox(&self, sandbox: &Sandbox) -> Result<()> {
+        let _turn = sandbox.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = record::encode(&*sandbox.record.borrow())?;
         record::write(&self.sandbox_dir(&sandbox.id).join("record"), &bytes)?;
         self.change(SANDBOXES, sandbox.id.as_str(), Some(bytes));
         Ok(())
     }
 
-    /// Writes a container's record.
-    pub fn save_container(&self, container: &ContainerRecord) -> Result<()> {
-        let bytes = record::encode(container)?;
-        let dir = self.container_dir(&container.sandbox, &container.id);
+    /// Writes a container's record as it is now.
+    pub fn save_container(&self, container: &Container) -> Result<()> {
+        let _turn = container.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = record::encode(&*container.record.borrow())?;
+        let dir = self.container_dir(&container.sandbox.id, &container.id);
         record::write(&dir.join("record"), &bytes)?;
         self.change(CONTAINERS, container.id.as_str(), Some(bytes));
         Ok(())
+    }
+
+    /// Forgets what only the durable store still knows.
+    pub fn forget_durable(&self, table: &'static str, key: &str) {
+        self.change(table, key, None);
     }
 
     /// Forgets a sandbox: its directory, then its durable record.

@@ -29,6 +29,8 @@ pub enum SandboxEvent {
     Started,
     /// Something could not be made, or the daemon died while it was.
     StartFailed,
+    /// What was made could not be taken back.
+    UndoFailed,
     /// The shim died.
     ShimDied,
     /// Somebody wants it stopped.
@@ -97,6 +99,7 @@ impl SandboxState {
         match (self, event) {
             (S::Starting, E::Started) => Go(S::Ready),
             (S::Starting, E::StartFailed) => Undo,
+            (S::Starting, E::UndoFailed) => Go(S::Stopping),
             (S::Starting, E::ShimDied) => Undo,
             (S::Starting, E::StopAsked) => Refuse("it is still being made"),
             (S::Starting, E::StopDone) => Undo,
@@ -104,6 +107,7 @@ impl SandboxState {
 
             (S::Ready, E::Started) => Stay,
             (S::Ready, E::StartFailed) => Go(S::Stopping),
+            (S::Ready, E::UndoFailed) => Go(S::Stopping),
             (S::Ready, E::ShimDied) => Go(S::Stopping),
             (S::Ready, E::StopAsked) => Go(S::Stopping),
             (S::Ready, E::StopDone) => Go(S::Stopped),
@@ -111,6 +115,7 @@ impl SandboxState {
 
             (S::Stopping, E::Started) => Refuse("it is being stopped"),
             (S::Stopping, E::StartFailed) => Stay,
+            (S::Stopping, E::UndoFailed) => Stay,
             (S::Stopping, E::ShimDied) => Stay,
             // A stop that failed half way is asked for again, and tried again.
             (S::Stopping, E::StopAsked) => Go(S::Stopping),
@@ -119,6 +124,7 @@ impl SandboxState {
 
             (S::Stopped, E::Started) => Refuse("it is stopped"),
             (S::Stopped, E::StartFailed) => Stay,
+            (S::Stopped, E::UndoFailed) => Stay,
             (S::Stopped, E::ShimDied) => Stay,
             (S::Stopped, E::StopAsked) => Stay,
             (S::Stopped, E::StopDone) => Stay,
@@ -126,6 +132,7 @@ impl SandboxState {
 
             (S::Removing, E::Started) => Refuse("it is being removed"),
             (S::Removing, E::StartFailed) => Stay,
+            (S::Removing, E::UndoFailed) => Stay,
             (S::Removing, E::ShimDied) => Stay,
             (S::Removing, E::StopAsked) => Stay,
             (S::Removing, E::StopDone) => Stay,
@@ -204,9 +211,10 @@ impl ContainerState {
 mod tests {
     use super::*;
 
-    const SANDBOX_EVENTS: [SandboxEvent; 6] = [
+    const SANDBOX_EVENTS: [SandboxEvent; 7] = [
         SandboxEvent::Started,
         SandboxEvent::StartFailed,
+        SandboxEvent::UndoFailed,
         SandboxEvent::ShimDied,
         SandboxEvent::StopAsked,
         SandboxEvent::StopDone,

@@ -27,6 +27,8 @@ pub struct Sandbox {
     pub config: Arc<SandboxConfig>,
     /// The record, and whoever waits for it to change.
     pub record: watch::Sender<SandboxRecord>,
+    /// Held while the record is written, so that its file never goes back.
+    pub saving: Mutex<()>,
     /// How making it ended.
     pub made: Made,
     /// The connection to its shim, while there is one.
@@ -46,6 +48,8 @@ pub struct Container {
     pub config: Arc<ContainerConfig>,
     /// The record, and whoever waits for it to change.
     pub record: watch::Sender<ContainerRecord>,
+    /// Held while the record is written, so that its file never goes back.
+    pub saving: Mutex<()>,
     /// How making it ended.
     pub made: Made,
     /// Held by the one who starts or removes it.

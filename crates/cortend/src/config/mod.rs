@@ -3,6 +3,7 @@
 mod load;
 mod suggest;
 
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use corten_net::{BridgeSettings, IpNet};
@@ -119,6 +120,8 @@ pub struct Cni {
     pub conf_dirs: Vec<PathBuf>,
     /// Directories with plugins.
     pub bin_dirs: Vec<PathBuf>,
+    /// Seconds that one plugin may take.
+    pub plugin_seconds: NonZeroU16,
 }
 
 /// The built-in bridge.
@@ -169,7 +172,13 @@ impl Default for Registry {
 impl Default for Cni {
     fn default() -> Self {
         let settings = corten_net::CniSettings::new(PathBuf::new());
-        Self { conf_dirs: settings.config_dirs, bin_dirs: settings.plugin_dirs }
+        let seconds = settings.plugin_deadline.as_secs();
+        let plugin_seconds = seconds.try_into().ok().and_then(NonZeroU16::new);
+        Self {
+            conf_dirs: settings.config_dirs,
+            bin_dirs: settings.plugin_dirs,
+            plugin_seconds: plugin_seconds.unwrap_or(NonZeroU16::MAX),
+        }
     }
 }
 

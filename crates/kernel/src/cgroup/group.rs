@@ -158,10 +158,7 @@ impl Group {
             return self.signal_all(signal).map(drop);
         }
         if let Ok(unified) = self.unified() {
-            match unified.try_write("cgroup.kill", "1") {
-                Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
-                Err(errno) => return Err(unified.write_error("cgroup.kill", "1", errno)),
-            }
+            write_if_there(&unified, "cgroup.kill", "1")?;
             if self.hierarchies.v1.is_empty() {
                 return Ok(());
             }
@@ -176,11 +173,11 @@ impl Group {
         let frozen = self.freezer().filter(Directory::exists);
         for _ in 0..KILL_ROUNDS_MAX {
             if let Some(freezer) = &frozen {
-                freezer.write("freezer.state", "FROZEN")?;
+                write_if_there(freezer, "freezer.state", "FROZEN")?;
             }
             let alive = self.signal_all(Signal::KILL);
             if let Some(freezer) = &frozen {
-                freezer.write("freezer.state", "THAWED")?;
+                write_if_there(freezer, "freezer.state", "THAWED")?;
             }
             if alive? == 0 || frozen.is_some() {
                 return Ok(());
@@ -285,5 +282,13 @@ impl Group {
                 Err(Error::new("use", object, Errno::OPNOTSUPP))
             }
         }
+    }
+}
+
+/// Writes to a file of a group that somebody else may remove meanwhile.
+fn write_if_there(directory: &Directory, file: &str, value: &str) -> Result<()> {
+    match directory.try_write(file, value) {
+        Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+        Err(errno) => Err(directory.write_error(file, value, errno)),
     }
 }

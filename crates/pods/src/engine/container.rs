@@ -13,11 +13,11 @@ use tokio::sync::watch;
 
 use super::launch::Plan;
 use super::prepare::Prepared;
-use super::sandbox::wait_made;
+use super::sandbox::{failed, wait_made};
 use super::{Inner, blocking, realtime_ns};
 use crate::error::{Error, Kind, Result};
 use crate::record::ContainerRecord;
-use crate::state::{ContainerEvent, ContainerState, Next, SandboxState};
+use crate::state::{ContainerEvent, ContainerState, SandboxState};
 use crate::table::{Claim, Container, Sandbox};
 use crate::view::ProcessUser;
 
@@ -31,8 +31,14 @@ impl Inner {
         check_ready(sandbox)?;
         let image = self.image(sandbox, &config)?;
         let container = Arc::new(self.new_container(sandbox, config, &image)?);
-        match self.table.claim_container(&container) {
+        match self.claim_container(&container).await? {
             Claim::New => {
+                // A stop that began meanwhile has not seen this container.
+                if let Err(error) = check_ready(sandbox) {
+                    self.table.forget_container(&container);
+                    container.made.send_replace(Some(Err(error.clone())));
+                    return Err(error);
+                }
                 let inner = self.clone();
                 let made = container.clone();
                 tokio::spawn(async move { inner.make_container(&made, &image).await });
@@ -47,6 +53,23 @@ impl Inner {
                     return Ok(there);
                 }
                 Err(taken(&there))
+            }
+        }
+    }
+
+    /// Takes the name; what is left of an attempt that failed goes first.
+    async fn claim_container(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+    ) -> Result<Claim<Container>> {
+        loop {
+            match self.table.claim_container(container) {
+                Claim::Taken(there) if failed(&there.made) => {
+                    self.remove_container(&there).await.map_err(|error| {
+                        error.during("unable to take back what is left of an attempt that failed")
+                    })?;
+                }
+                claim => return Ok(claim),
             }
         }
     }
@@ -101,6 +124,7 @@ impl Inner {
             sandbox: sandbox.clone(),
             config,
             record: watch::Sender::new(record),
+            saving: Mutex::new(()),
             made: watch::Sender::new(None),
             operation: tokio::sync::Mutex::new(()),
             plan: Mutex::new(None),
@@ -118,12 +142,9 @@ impl Inner {
             container.made.send_replace(Some(Ok(())));
             return;
         };
-        if let Ok(Next::Undo) = self.move_container(container, ContainerEvent::CreateFailed, |_| {})
-            && let Err(undo) = self.clear_container(container).await
-        {
-            tracing::error!(container = %container.id, error = %undo, "unable to undo a container");
-        }
-        self.table.forget_container(container);
+        // It may have ended since, if its launch failed: that is undone as well.
+        let _ = self.move_container(container, ContainerEvent::CreateFailed, |_| {});
+        self.undo_container(container).await;
         let error = error.during(format!("unable to create container {:?}", container.config.name));
         container.made.send_replace(Some(Err(error)));
     }
@@ -134,7 +155,7 @@ impl Inner {
         image: &Arc<Image>,
     ) -> Result<()> {
         self.journal.make_container_dir(&container.sandbox.id, &container.id)?;
-        self.journal.save_container(&container.record.borrow())?;
+        self.journal.save_container(container)?;
         self.hand_over(container, image).await
     }
 

@@ -206,6 +206,16 @@ impl Inner {
     pub(super) async fn bury_shim(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
         tracing::error!(sandbox = %sandbox.id, "the shim has died; its pod is being stopped");
         sandbox.shim.send_replace(None);
+        self.lose_containers(sandbox).await;
+        let next = self.move_sandbox(sandbox, SandboxEvent::ShimDied);
+        self.log_failure(next.map(|_| ()));
+        if let Err(error) = self.stop_sandbox(sandbox).await {
+            tracing::error!(sandbox = %sandbox.id, %error, "unable to stop a pod whose shim has died; it is tried again when it is stopped");
+        }
+    }
+
+    /// Kills what a dead shim left, and believes what it wrote down of ends.
+    pub(super) async fn lose_containers(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
         self.read_exits(sandbox);
         for container in self.table.containers_of(&sandbox.id) {
             if !container.record.borrow().state.may_live() {
@@ -215,11 +225,6 @@ impl Inner {
                 tracing::error!(container = %container.id, %error, "unable to kill what a dead shim left");
             }
             self.container_lost(&container, "its shim has died");
-        }
-        let next = self.move_sandbox(sandbox, SandboxEvent::ShimDied);
-        self.log_failure(next.map(|_| ()));
-        if let Err(error) = self.stop_sandbox(sandbox).await {
-            tracing::error!(sandbox = %sandbox.id, %error, "unable to stop a pod whose shim has died; it is tried again when it is stopped");
         }
     }
 
@@ -242,7 +247,7 @@ impl Inner {
             false
         });
         if let Next::Go(_) = next {
-            self.journal.save_container(&container.record.borrow())?;
+            self.journal.save_container(container)?;
         }
         Ok(next)
     }

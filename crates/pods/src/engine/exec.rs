@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{Inner, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::shim::Shim;
-use crate::state::ContainerState;
+use crate::state::{ContainerState, SandboxState};
 use crate::table::Container;
 use crate::view::{ExecOutput, ExecRequest, ExecSession};
 use crate::watch::watch;
@@ -124,8 +124,10 @@ impl Inner {
     /// The connection to a container's shim. A daemon that has just started is
     /// still connecting, which is waited for.
     pub(super) async fn shim_of(&self, container: &Container) -> Result<Shim> {
-        let mut shim = container.sandbox.shim.subscribe();
-        let connected = shim.wait_for(Option::is_some);
+        let sandbox = &container.sandbox;
+        let mut shim = sandbox.shim.subscribe();
+        let ready = sandbox.record.borrow().state == SandboxState::Ready;
+        let connected = shim.wait_for(|shim| shim.is_some() || !ready);
         match tokio::time::timeout(CONNECT_TIMEOUT, connected).await {
             Ok(Ok(shim)) => shim.clone(),
             Ok(Err(_)) | Err(_) => None,

@@ -5,7 +5,7 @@
 //! then shims are connected to, all at the same time, and what was half done
 //! is finished or undone by the same code that does it otherwise.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use corten_base::{ContainerId, Namespace, SandboxId};
@@ -22,82 +22,127 @@ use crate::shim::Shim;
 use crate::state::{ContainerState, SandboxState};
 use crate::table::{Claim, Container, Sandbox};
 
+/// What was read of containers.
+#[derive(Default)]
+struct Found {
+    containers: Vec<ContainerRecord>,
+    /// Those whose record in the state directory cannot be read.
+    damaged: HashSet<ContainerId>,
+}
+
 impl Inner {
     /// Reads every record into the table. Nothing else is touched yet.
     pub(super) fn load(self: &Arc<Self>) -> Result<()> {
-        let mut containers = Vec::new();
-        for (sandbox, of) in self.read_state_dir()? {
+        let mut found = Found::default();
+        for id in entries::<SandboxId>(&self.journal.sandboxes_dir())? {
+            let Some(sandbox) = self.read_sandbox(&id)? else { continue };
             self.enter_sandbox(sandbox);
-            containers.extend(of);
+            for container in entries(&self.journal.sandbox_dir(&id).join("containers"))? {
+                self.read_container(&id, container, &mut found)?;
+            }
         }
-        self.load_durable(&mut containers)?;
-        for container in containers {
+        self.load_durable(&mut found)?;
+        for container in found.containers {
             self.enter_container(container);
         }
         Ok(())
     }
 
-    /// The records of the state directory. One that cannot be read is
-    /// reported and passed over: the others must come back.
-    fn read_state_dir(&self) -> Result<Vec<(SandboxRecord, Vec<ContainerRecord>)>> {
-        let dir = self.journal.sandboxes_dir();
-        let mut found = Vec::new();
-        for id in entries::<SandboxId>(&dir)? {
-            let sandbox = match record::read(&self.journal.sandbox_dir(&id).join("record")) {
-                Ok(sandbox) => sandbox,
-                Err(error) => {
-                    tracing::error!(sandbox = %id, %error, "a sandbox is left alone, its record cannot be read");
-                    continue;
-                }
-            };
-            let dir = self.journal.sandbox_dir(&id).join("containers");
-            let mut containers = Vec::new();
-            for container in entries::<ContainerId>(&dir)? {
-                match record::read(&self.journal.container_dir(&id, &container).join("record")) {
-                    Ok(container) => containers.push(container),
-                    Err(error) => {
-                        // Its intent was never written whole: nothing of it exists
-                        // but the directory.
-                        tracing::warn!(%container, %error, "a container's record cannot be read");
-                        let _ = self.journal.forget_container(&id, &container);
-                    }
-                }
-            }
-            found.push((sandbox, containers));
+    /// A record of the state directory. One that cannot be read is reported and
+    /// passed over (the durable one takes its place): the others must come back.
+    fn read_sandbox(&self, id: &SandboxId) -> Result<Option<SandboxRecord>> {
+        let path = self.journal.sandbox_dir(id).join("record");
+        if !path.exists() {
+            // Nothing was made of it yet, or everything has been taken down.
+            self.journal.forget_sandbox(id)?;
+            return Ok(None);
         }
-        Ok(found)
+        match record::read(&path) {
+            Ok(sandbox) => Ok(Some(sandbox)),
+            Err(error) => {
+                tracing::error!(sandbox = %id, %error, "the record of a sandbox is damaged");
+                Ok(None)
+            }
+        }
+    }
+
+    fn read_container(&self, of: &SandboxId, id: ContainerId, found: &mut Found) -> Result<()> {
+        let path = self.journal.container_dir(of, &id).join("record");
+        if !path.exists() {
+            return self.journal.forget_container(of, &id);
+        }
+        match record::read(&path) {
+            Ok(container) => found.containers.push(container),
+            Err(error) => {
+                tracing::error!(container = %id, %error, "the record of a container is damaged");
+                found.damaged.insert(id);
+            }
+        }
+        Ok(())
     }
 
     /// What the durable store knows and the state directory does not: pods of
-    /// an earlier boot, which have all ended.
-    fn load_durable(&self, containers: &mut Vec<ContainerRecord>) -> Result<()> {
+    /// an earlier boot, which have all ended; and those whose record there is
+    /// damaged.
+    fn load_durable(&self, found: &mut Found) -> Result<()> {
         let load = |table| {
             self.store
                 .load_all(table)
                 .map_err(|error| Error::internal(format!("unable to load {table}: {error}")))
         };
-        let mut returned = HashSet::new();
+        let mut returned = HashMap::new();
         for (id, bytes) in load(SANDBOXES)? {
             match record::decode::<SandboxRecord>(&id, &bytes) {
                 Ok(sandbox) if self.table.sandbox(&sandbox.id).is_none() => {
-                    self.journal.make_sandbox_dir(&sandbox.id)?;
-                    returned.insert(sandbox.id.clone());
-                    self.enter_sandbox(sandbox);
+                    let gone = self.is_gone(&sandbox);
+                    returned.insert(sandbox.id.clone(), gone);
+                    self.return_sandbox(sandbox, gone)?;
                 }
                 Ok(_) => {}
                 Err(error) => tracing::error!(%error, "a durable record cannot be read"),
             }
         }
         for (id, bytes) in load(CONTAINERS)? {
-            match record::decode::<ContainerRecord>(&id, &bytes) {
-                Ok(container) if returned.contains(&container.sandbox) => {
-                    self.journal.make_container_dir(&container.sandbox, &container.id)?;
-                    containers.push(container);
+            let mut container = match record::decode::<ContainerRecord>(&id, &bytes) {
+                Ok(container) => container,
+                Err(error) => {
+                    tracing::error!(%error, "a durable record cannot be read");
+                    continue;
                 }
-                Ok(_) => {}
-                Err(error) => tracing::error!(%error, "a durable record cannot be read"),
+            };
+            match returned.get(&container.sandbox) {
+                Some(gone) => {
+                    self.journal.make_container_dir(&container.sandbox, &container.id)?;
+                    if *gone {
+                        container.state = ContainerState::Creating;
+                        container.finished_at_ns = 0;
+                    }
+                    found.containers.push(container);
+                }
+                None if found.damaged.contains(&container.id) => found.containers.push(container),
+                None if found.containers.iter().any(|there| there.id == container.id) => {}
+                // The daemon died before the removal was committed.
+                None => self.journal.forget_durable(CONTAINERS, &id),
             }
         }
+        Ok(())
+    }
+
+    /// Whether a sandbox that the state directory does not know was removed: it
+    /// is of this boot, and only the removal of its durable record was missing.
+    fn is_gone(&self, sandbox: &SandboxRecord) -> bool {
+        sandbox.boot_id == self.boot_id && !self.journal.sandbox_dir(&sandbox.id).exists()
+    }
+
+    /// Enters a sandbox from the durable store. A gone one is entered as if it
+    /// had never been finished, since that is undone: whatever there may still
+    /// be of it (somebody may have emptied the state directory) is taken back.
+    fn return_sandbox(&self, mut sandbox: SandboxRecord, gone: bool) -> Result<()> {
+        self.journal.make_sandbox_dir(&sandbox.id)?;
+        if gone {
+            sandbox.state = SandboxState::Starting;
+        }
+        self.enter_sandbox(sandbox);
         Ok(())
     }
 
@@ -110,6 +155,7 @@ impl Inner {
             // waits for that, and gets a new one.
             made: watch::Sender::new((record.state != SandboxState::Starting).then_some(Ok(()))),
             record: watch::Sender::new(record),
+            saving: Mutex::new(()),
             shim: watch::Sender::new(None),
             teardown: tokio::sync::Mutex::new(()),
         });
@@ -126,6 +172,7 @@ impl Inner {
             config: record.config.clone(),
             made: watch::Sender::new((record.state != ContainerState::Creating).then_some(Ok(()))),
             record: watch::Sender::new(record),
+            saving: Mutex::new(()),
             operation: tokio::sync::Mutex::new(()),
             plan: Mutex::new(None),
         });
@@ -151,34 +198,58 @@ impl Inner {
             let record = sandbox.record.borrow();
             (record.state, record.boot_id == self.boot_id)
         };
+        let connected = match state {
+            // It may still be there, and knows how containers ended.
+            SandboxState::Ready | SandboxState::Stopping if same_boot => {
+                self.connect(sandbox).await
+            }
+            _ => Err(Error::internal("it is not expected to run")),
+        };
+        // First, since a sandbox is not taken down while one of them is made.
+        self.take_up_containers(sandbox).await;
         let outcome = match state {
-            SandboxState::Starting => self.undo_start(sandbox).await,
-            SandboxState::Ready if same_boot => self.reconnect(sandbox).await,
-            SandboxState::Ready => self.machine_restarted(sandbox).await,
-            SandboxState::Stopping => self.finish_stop(sandbox).await,
+            SandboxState::Starting => {
+                self.undo_start(sandbox).await;
+                Ok(())
+            }
+            SandboxState::Ready if !same_boot => self.machine_restarted(sandbox).await,
+            SandboxState::Ready => {
+                if let Err(error) = connected {
+                    tracing::error!(sandbox = %sandbox.id, %error, "unable to reach a shim");
+                    self.bury_shim(sandbox).await;
+                }
+                Ok(())
+            }
+            SandboxState::Stopping => {
+                if connected.is_err() {
+                    self.lose_containers(sandbox).await;
+                }
+                self.stop_sandbox(sandbox).await
+            }
             SandboxState::Stopped => Ok(()),
             SandboxState::Removing => self.remove_sandbox(sandbox).await,
         };
         if let Err(error) = outcome {
             tracing::error!(sandbox = %sandbox.id, %error, "unable to take up a sandbox; it is tried again when it is stopped");
         }
-        self.take_up_containers(sandbox).await;
+        self.forget_empty_solo(sandbox).await;
     }
 
-    async fn undo_start(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
-        let undone = self.undo_sandbox(sandbox).await;
-        self.table.forget_sandbox(sandbox);
+    /// The sandbox of a person's container that was not made goes with it.
+    async fn forget_empty_solo(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
+        if !sandbox.config.solo || !self.table.containers_of(&sandbox.id).is_empty() {
+            return;
+        }
+        if let Err(error) = self.remove_sandbox(sandbox).await {
+            tracing::error!(sandbox = %sandbox.id, %error, "unable to remove an empty sandbox");
+        }
+    }
+
+    async fn undo_start(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
+        self.undo_sandbox(sandbox).await;
         let error =
             Error::internal("the daemon was restarted while the sandbox was made; ask again");
         sandbox.made.send_replace(Some(Err(error)));
-        undone
-    }
-
-    async fn finish_stop(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
-        // The shim may still be there, and knows how containers ended.
-        let _ = self.connect(sandbox).await;
-        self.read_exits(sandbox);
-        self.stop_sandbox(sandbox).await
     }
 
     /// Nothing of a pod of an earlier boot runs.
@@ -190,17 +261,6 @@ impl Inner {
         }
         self.change_sandbox(sandbox, |record| record.shim_pid = None)?;
         self.stop_sandbox(sandbox).await
-    }
-
-    async fn reconnect(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
-        match self.connect(sandbox).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                tracing::error!(sandbox = %sandbox.id, %error, "unable to reach a shim");
-                self.bury_shim(sandbox).await;
-                Ok(())
-            }
-        }
     }
 
     async fn connect(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
@@ -230,17 +290,29 @@ impl Inner {
 
     async fn take_up_containers(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
         for container in self.table.containers_of(&sandbox.id) {
-            let state = container.record.borrow().state;
+            let (state, had_ended) = {
+                let record = container.record.borrow();
+                (record.state, record.finished_at_ns != 0)
+            };
             let outcome = match state {
+                // An ended one of people's, that was to be started again.
+                ContainerState::Creating if had_ended => {
+                    let killed = self.kill_launched(&container).await;
+                    self.container_lost(
+                        &container,
+                        "the daemon was restarted while it was started",
+                    );
+                    container.made.send_replace(Some(Ok(())));
+                    killed
+                }
                 // The client got no id: it is undone, and made anew when asked for.
                 ContainerState::Creating => {
-                    let cleared = self.clear_container(&container).await;
-                    self.table.forget_container(&container);
+                    self.undo_container(&container).await;
                     let error = Error::internal(
                         "the daemon was restarted while the container was made; ask again",
                     );
                     container.made.send_replace(Some(Err(error)));
-                    cleared
+                    Ok(())
                 }
                 ContainerState::Removing => self.remove_container(&container).await,
                 ContainerState::Exited => self.remove_container_cgroup(&container).await,
@@ -256,12 +328,13 @@ impl Inner {
 
     /// Takes away what no record knows: snapshots, addresses.
     async fn sweep(self: &Arc<Self>) {
-        let known: HashSet<ContainerId> =
-            self.table.containers().iter().map(|container| container.id.clone()).collect();
-        let store = self.store.clone();
+        let inner = self.clone();
         let swept = blocking(move || {
+            let store = &inner.store;
+            // Asked for one by one: a container that is made meanwhile is in the
+            // table before it has a snapshot.
             for id in store.snapshotter().list() {
-                if !known.contains(&id) {
+                if inner.table.container(&id).is_none() {
                     tracing::info!(snapshot = %id, "removing a snapshot that belongs to no container");
                     store.remove_snapshot(&id).map_err(|error| Error::internal(error.to_string()))?;
                 }

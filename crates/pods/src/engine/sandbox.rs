@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use corten_base::{Namespace, SandboxId};
 use corten_protocol::frame::{PodNamespaces, Reply, Request};
@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::record::SandboxRecord;
 use crate::shim::Shim;
 use crate::state::{Next, SandboxEvent, SandboxState};
-use crate::table::{Claim, Sandbox};
+use crate::table::{Claim, Made, Sandbox};
 
 impl Inner {
     /// Makes a sandbox, or joins the work on one with the same metadata.
@@ -26,7 +26,7 @@ impl Inner {
     ) -> Result<Arc<Sandbox>> {
         self.check_handler(&config.runtime_handler)?;
         let sandbox = Arc::new(self.new_sandbox(namespace, config));
-        match self.table.claim_sandbox(&sandbox) {
+        match self.claim_sandbox(&sandbox).await? {
             Claim::New => {
                 let inner = self.clone();
                 let made = sandbox.clone();
@@ -43,6 +43,20 @@ impl Inner {
                     return Ok(there);
                 }
                 Err(taken(&there))
+            }
+        }
+    }
+
+    /// Takes the name; what is left of an attempt that failed goes first.
+    async fn claim_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<Claim<Sandbox>> {
+        loop {
+            match self.table.claim_sandbox(sandbox) {
+                Claim::Taken(there) if failed(&there.made) => {
+                    self.remove_sandbox(&there).await.map_err(|error| {
+                        error.during("unable to take back what is left of an attempt that failed")
+                    })?;
+                }
+                claim => return Ok(claim),
             }
         }
     }
@@ -75,6 +89,7 @@ impl Inner {
             namespace: namespace.clone(),
             config,
             record: watch::Sender::new(record),
+            saving: Mutex::new(()),
             made: watch::Sender::new(None),
             shim: watch::Sender::new(None),
             teardown: tokio::sync::Mutex::new(()),
@@ -91,18 +106,12 @@ impl Inner {
             return;
         };
         match self.move_sandbox(sandbox, SandboxEvent::StartFailed) {
-            Ok(Next::Undo) => {
-                if let Err(undo) = self.undo_sandbox(sandbox).await {
-                    // The record stays, and the next start of the daemon tries again.
-                    tracing::error!(sandbox = %sandbox.id, error = %undo, "unable to undo a sandbox");
-                }
-            }
+            Ok(Next::Undo) => self.undo_sandbox(sandbox).await,
             Ok(_) => {}
             Err(error) => {
                 tracing::error!(sandbox = %sandbox.id, %error, "unable to record a failure")
             }
         }
-        self.table.forget_sandbox(sandbox);
         let error = error.during(format!("unable to run sandbox {:?}", sandbox.config.name));
         sandbox.made.send_replace(Some(Err(error)));
     }
@@ -124,8 +133,9 @@ impl Inner {
         if sandbox.config.namespaces.pid == NamespaceMode::Pod {
             self.start_pod_init(sandbox, &shim).await?;
         }
-        sandbox.shim.send_replace(Some(shim));
-        Ok(())
+        sandbox.shim.send_replace(Some(shim.clone()));
+        // From here on its death is noticed; before, it went unheard.
+        shim.check_alive()
     }
 
     /// Asks the network for addresses. What it answers is in the record before
@@ -200,7 +210,7 @@ impl Inner {
             }
         });
         if let Next::Go(_) = next {
-            self.journal.save_sandbox(&sandbox.record.borrow())?;
+            self.journal.save_sandbox(sandbox)?;
         }
         Ok(next)
     }
@@ -212,7 +222,7 @@ impl Inner {
         change: impl FnOnce(&mut SandboxRecord),
     ) -> Result<()> {
         sandbox.record.send_modify(change);
-        self.journal.save_sandbox(&sandbox.record.borrow())
+        self.journal.save_sandbox(sandbox)
     }
 
     fn check_handler(&self, handler: &str) -> Result<()> {
@@ -241,12 +251,17 @@ impl Namespaces {
 }
 
 /// Waits until something was made, and says how that ended.
-pub(super) async fn wait_made(made: &watch::Sender<Option<Result<()>>>) -> Result<()> {
+pub(super) async fn wait_made(made: &Made) -> Result<()> {
     let mut made = made.subscribe();
     match made.wait_for(Option::is_some).await {
         Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
         Err(_) => Err(Error::internal("the work was given up")),
     }
+}
+
+/// Whether making it has failed already.
+pub(super) fn failed(made: &Made) -> bool {
+    made.borrow().as_ref().is_some_and(Result::is_err)
 }
 
 /// A reply that must be `Done`.

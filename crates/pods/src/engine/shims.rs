@@ -10,19 +10,30 @@ use rustix::process::{WaitId, WaitIdOptions};
 use crate::error::{Error, Kind, Result};
 use crate::watch::watch;
 
-/// Waits for a shim to end; one that takes longer than `timeout` is killed.
+/// How long a killed shim may take to end.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pid of a sandbox's shim, looked for among all processes: a daemon that
+/// was killed may have started it without writing that down.
+pub fn find(id: &SandboxId) -> Option<i32> {
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.find(|pid| is_shim_of(*pid, id))
+}
+
+/// Waits for a shim to end; one that takes longer than `patience` is killed.
 /// The pid is only believed if its command line names the sandbox: it may be
 /// somebody else's by now.
-pub async fn end(pid: i32, id: &SandboxId, timeout: Duration) -> Result<()> {
+pub async fn end(pid: i32, id: &SandboxId, patience: Duration) -> Result<()> {
     let Ok(pidfd) = process::pidfd_open(pid) else { return Ok(()) };
     if !is_shim_of(pid, id) {
         reap(&pidfd);
         return Ok(());
     }
     let pidfd = watch(pidfd, "a shim's process")?;
-    if tokio::time::timeout(timeout, pidfd.readable()).await.is_err() {
+    if tokio::time::timeout(patience, pidfd.readable()).await.is_err() {
         let _ = process::pidfd_send_signal(pidfd.get_ref(), 9);
-        if tokio::time::timeout(timeout, pidfd.readable()).await.is_err() {
+        if tokio::time::timeout(KILL_TIMEOUT, pidfd.readable()).await.is_err() {
             return Err(Error::new(
                 Kind::DeadlineExceeded,
                 format!("the shim {pid} of sandbox {id} was killed, but does not end"),

@@ -11,6 +11,7 @@ use corten_spec::request::{ContainerConfig, SandboxConfig};
 
 use super::{Inner, blocking};
 use crate::error::{Error, Result};
+use crate::record::ContainerRecord;
 use crate::state::ContainerEvent;
 use crate::table::{Container, Sandbox};
 
@@ -103,16 +104,19 @@ impl Inner {
         // Its answer does not matter: what it does not know it need not forget.
         shim.call(&Request::Delete { target }, &[]).await?;
         self.remove_container_cgroup(container).await?;
+        // When it ended stays until it is handed over: so a daemon that comes back
+        // half way knows that it is not a new one, to be undone.
         self.move_container(container, ContainerEvent::ReviveAsked, |record| {
             record.reason.clear();
             record.message.clear();
-            record.finished_at_ns = 0;
             record.started_at_ns = 0;
             record.exit_code = 0;
         })?;
         match self.hand_over(container, &image).await {
             Ok(()) => {
-                self.move_container(container, ContainerEvent::HandedOver, |_| {}).map(|_| ())
+                let handed = ContainerEvent::HandedOver;
+                let forget_end = |record: &mut ContainerRecord| record.finished_at_ns = 0;
+                self.move_container(container, handed, forget_end).map(|_| ())
             }
             Err(error) => {
                 self.container_lost(container, error.message());

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_protocol::frame::Request;
+use corten_protocol::frame::{Refusal, Reply, Request, Target};
 
 use super::sandbox::wait_made;
 use super::{Inner, blocking};
@@ -23,12 +23,13 @@ const SHIM_TIMEOUT: Duration = Duration::from_secs(5);
 impl Inner {
     /// Stops a sandbox: its containers, its network, its shim.
     pub(super) async fn stop_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
-        // One that is being made is stopped when it is; if it cannot be made,
-        // there is nothing to stop.
-        if wait_made(&sandbox.made).await.is_err() {
+        // One that is being made is stopped when it is. One that could not be
+        // made is gone, unless something of it could not be taken back.
+        let _ = wait_made(&sandbox.made).await;
+        let _turn = sandbox.teardown.lock().await;
+        if self.table.sandbox(&sandbox.id).is_none() {
             return Ok(());
         }
-        let _turn = sandbox.teardown.lock().await;
         match self.move_sandbox(sandbox, SandboxEvent::StopAsked)? {
             Next::Stay => Ok(()),
             Next::Refuse(why) => Err(Error::precondition(format!(
@@ -66,10 +67,44 @@ impl Inner {
         self.forget_sandbox(sandbox).await
     }
 
-    /// Takes back whatever was made of a sandbox that did not come about.
-    pub(super) async fn undo_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
-        self.take_down(sandbox).await?;
-        self.forget_sandbox(sandbox).await
+    /// Takes back whatever was made of a sandbox that did not come about. If
+    /// that fails it is shown from then on, so that it can be removed.
+    pub(super) async fn undo_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
+        let undone = match self.take_down(sandbox).await {
+            Ok(()) => self.forget_sandbox(sandbox).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = undone else { return };
+        tracing::error!(sandbox = %sandbox.id, %error, "unable to undo a sandbox; it is tried again when it is stopped");
+        let moved = self.move_sandbox(sandbox, SandboxEvent::UndoFailed);
+        self.log_failure(moved.map(|_| ()));
+    }
+
+    /// Takes back whatever was made of a container that did not come about. If
+    /// that fails it is shown as ended, so that it can be removed.
+    pub(super) async fn undo_container(self: &Arc<Self>, container: &Arc<Container>) {
+        let undone = match self.kill_launched(container).await {
+            Ok(()) => self.clear_container(container).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = undone else { return };
+        tracing::error!(container = %container.id, %error, "unable to undo a container; it is tried again when it is removed");
+        self.container_lost(container, "it could not be made");
+    }
+
+    /// Kills what a shim may have launched already of a container that is
+    /// still being made.
+    pub(super) async fn kill_launched(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let shim = container.sandbox.shim.borrow().clone();
+        let Some(shim) = shim else { return self.kill_by_cgroup(container).await };
+        let target = Target { container: container.id.clone(), exec: None };
+        let request = Request::Kill { target, signal: SIGKILL, all: true };
+        match shim.call(&request, &[]).await {
+            Ok((Reply::Refused(Refusal::Unknown), _)) => Ok(()),
+            Ok(_) => wait_ended(container).await,
+            Err(error) if error.kind == Kind::Unavailable => self.kill_by_cgroup(container).await,
+            Err(error) => Err(error),
+        }
     }
 
     async fn forget_sandbox(&self, sandbox: &Arc<Sandbox>) -> Result<()> {
@@ -126,19 +161,7 @@ impl Inner {
             return Ok(());
         }
         self.send_signal(container, SIGKILL, true).await?;
-        let mut record = container.record.subscribe();
-        let ended = record.wait_for(|record| !record.state.may_live());
-        match tokio::time::timeout(KILL_TIMEOUT, ended).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::new(
-                Kind::DeadlineExceeded,
-                format!(
-                    "container {} was killed, but has not ended within {} s: a process of it hangs in the kernel (state D in ps; often a dead network filesystem or device). It is tried again when it is stopped again",
-                    container.id.short(),
-                    KILL_TIMEOUT.as_secs()
-                ),
-            )),
-        }
+        wait_ended(container).await
     }
 
     /// Sends a signal by the shim. SIGKILL gets through without one, too.
@@ -148,7 +171,7 @@ impl Inner {
         signal: i32,
         all: bool,
     ) -> Result<()> {
-        let target = corten_protocol::frame::Target { container: container.id.clone(), exec: None };
+        let target = Target { container: container.id.clone(), exec: None };
         let request = Request::Kill { target, signal, all };
         let sent = match self.shim_of(container).await {
             Ok(shim) => shim.call(&request, &[]).await,
@@ -170,15 +193,19 @@ impl Inner {
         blocking(move || group.kill(rustix::process::Signal::KILL).map_err(Error::from)).await
     }
 
-    /// Asks the shim to end; one that does not is killed.
+    /// Asks the shim to end; one that does not, or cannot be asked, is killed.
     async fn end_shim(&self, sandbox: &Sandbox) -> Result<()> {
         let shim = sandbox.shim.send_replace(None);
-        let pid = sandbox.record.borrow().shim_pid;
-        if let Some(shim) = shim {
-            let _ = shim.call_within(&Request::Shutdown, &[], SHIM_TIMEOUT).await;
-        }
-        let Some(pid) = pid else { return Ok(()) };
-        super::shims::end(pid, &sandbox.id, SHIM_TIMEOUT).await?;
+        let known = sandbox.record.borrow().shim_pid;
+        let patience = match &shim {
+            Some(shim) => {
+                let _ = shim.call_within(&Request::Shutdown, &[], SHIM_TIMEOUT).await;
+                SHIM_TIMEOUT
+            }
+            None => Duration::ZERO,
+        };
+        let Some(pid) = known.or_else(|| super::shims::find(&sandbox.id)) else { return Ok(()) };
+        super::shims::end(pid, &sandbox.id, patience).await?;
         self.shims.remove_group(&sandbox.id)?;
         self.change_sandbox(sandbox, |record| record.shim_pid = None)
     }
@@ -222,9 +249,7 @@ impl Inner {
         self: &Arc<Self>,
         container: &Arc<Container>,
     ) -> Result<()> {
-        if wait_made(&container.made).await.is_err() {
-            return Ok(());
-        }
+        let _ = wait_made(&container.made).await;
         let _turn = container.operation.lock().await;
         if self.table.container(&container.id).is_none() {
             return Ok(());
@@ -238,8 +263,7 @@ impl Inner {
     pub(super) async fn clear_container(&self, container: &Arc<Container>) -> Result<()> {
         let shim = container.sandbox.shim.borrow().clone();
         if let Some(shim) = shim {
-            let target =
-                corten_protocol::frame::Target { container: container.id.clone(), exec: None };
+            let target = Target { container: container.id.clone(), exec: None };
             // A shim that never had it, or is gone, has nothing to forget.
             let _ = shim.call(&Request::Delete { target }, &[]).await;
         }
@@ -269,5 +293,22 @@ impl Inner {
             Ok(cgroups.remove(&path)?)
         })
         .await
+    }
+}
+
+/// Waits until a killed container has ended.
+async fn wait_ended(container: &Container) -> Result<()> {
+    let mut record = container.record.subscribe();
+    let ended = record.wait_for(|record| !record.state.may_live());
+    match tokio::time::timeout(KILL_TIMEOUT, ended).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::new(
+            Kind::DeadlineExceeded,
+            format!(
+                "container {} was killed, but has not ended within {} s: a process of it hangs in the kernel (state D in ps; often a dead network filesystem or device). It is tried again when it is stopped again",
+                container.id.short(),
+                KILL_TIMEOUT.as_secs()
+            ),
+        )),
     }
 }

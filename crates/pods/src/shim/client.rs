@@ -139,6 +139,11 @@ impl Shim {
         }
     }
 
+    /// An error if its connection has ended.
+    pub fn check_alive(&self) -> Result<()> {
+        if self.inner.lock().closed { Err(self.inner.dead()) } else { Ok(()) }
+    }
+
     /// A new exec number, and its end when it comes. To be asked for before
     /// the request is sent, since the end may be told before the reply is read.
     pub fn new_exec(&self) -> (ExecId, oneshot::Receiver<Exit>) {
