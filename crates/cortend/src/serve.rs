@@ -19,6 +19,9 @@ use crate::{node, notify, socket};
 /// must not hold up an upgrade.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
+/// How long the last records may take to reach the disk.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Why the daemon did not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -91,10 +94,15 @@ async fn life(config: Config) -> Result<(), Error> {
         "serving"
     );
     notify::ready();
-    let served = corten_cri::serve(listener, engine, store, facts, until(stop.clone()));
+    let served = corten_cri::serve(listener, engine.clone(), store, facts, until(stop.clone()));
     tokio::select! {
         served = served => served.map_err(|error| Error::Serve(error.to_string()))?,
         () = drained(stop) => tracing::warn!("calls that were under way are given up"),
+    }
+    if tokio::time::timeout(FLUSH_DEADLINE, engine.flush()).await.is_err() {
+        tracing::warn!(
+            "the disk of the root directory is too slow: the last records are not on it"
+        );
     }
     tracing::info!("leaving; pods run on");
     Ok(())

@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError};
 
 use corten_base::{ContainerId, SandboxId};
 use corten_store::{Batch, Store};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, Result};
 use crate::record;
@@ -26,19 +26,24 @@ pub const SANDBOXES: &str = "sandboxes";
 /// Table of containers in the durable store.
 pub const CONTAINERS: &str = "containers";
 
-/// One change of the durable store.
-struct Change {
-    table: &'static str,
-    key: String,
-    /// None deletes.
-    value: Option<Vec<u8>>,
+/// What the task that commits is told.
+enum Note {
+    /// One change of the durable store.
+    Change {
+        table: &'static str,
+        key: String,
+        /// None deletes.
+        value: Option<Vec<u8>>,
+    },
+    /// Somebody wants to know when all before is committed.
+    Flush(oneshot::Sender<()>),
 }
 
 /// Writes records. Cheap to clone.
 #[derive(Clone)]
 pub struct Journal {
     state_dir: Arc<PathBuf>,
-    changes: mpsc::UnboundedSender<Change>,
+    notes: mpsc::UnboundedSender<Note>,
 }
 
 impl Journal {
@@ -48,9 +53,9 @@ impl Journal {
         std::fs::create_dir_all(&sandboxes).map_err(|error| {
             Error::internal(format!("unable to create {}: {error}", sandboxes.display()))
         })?;
-        let (changes, receiver) = mpsc::unbounded_channel();
+        let (notes, receiver) = mpsc::unbounded_channel();
         tokio::spawn(commit_all(receiver, store));
-        Ok(Self { state_dir: Arc::new(state_dir.to_owned()), changes })
+        Ok(Self { state_dir: Arc::new(state_dir.to_owned()), notes })
     }
 
     /// The directory of all sandboxes.
@@ -118,20 +123,30 @@ impl Journal {
 
     fn change(&self, table: &'static str, key: &str, value: Option<Vec<u8>>) {
         // The task ends only with the process, and then nothing can be saved.
-        let _ = self.changes.send(Change { table, key: key.to_owned(), value });
+        let _ = self.notes.send(Note::Change { table, key: key.to_owned(), value });
+    }
+
+    /// Waits until everything that was written so far is committed.
+    pub async fn flush(&self) {
+        let (done, wait) = oneshot::channel();
+        let _ = self.notes.send(Note::Flush(done));
+        let _ = wait.await;
     }
 }
 
 /// Commits what has gathered, as one batch each time: under load one fsync
 /// serves many pods.
-async fn commit_all(mut changes: mpsc::UnboundedReceiver<Change>, store: Arc<Store>) {
+async fn commit_all(mut notes: mpsc::UnboundedReceiver<Note>, store: Arc<Store>) {
     let mut gathered = Vec::new();
-    while changes.recv_many(&mut gathered, 1024).await > 0 {
+    while notes.recv_many(&mut gathered, 1024).await > 0 {
         let mut batch = Batch::default();
-        for Change { table, key, value } in gathered.drain(..) {
-            match value {
-                Some(value) => batch.put(table, key, value),
-                None => batch.delete(table, key),
+        // Dropped after the commit, which is the answer.
+        let mut waiting = Vec::new();
+        for note in gathered.drain(..) {
+            match note {
+                Note::Change { table, key, value: Some(value) } => batch.put(table, key, value),
+                Note::Change { table, key, value: None } => batch.delete(table, key),
+                Note::Flush(done) => waiting.push(done),
             }
         }
         let store = store.clone();

@@ -153,6 +153,11 @@ impl Engine {
         Ok(Self { inner })
     }
 
+    /// Waits until what was recorded is on disk: for a daemon that leaves.
+    pub async fn flush(&self) {
+        self.inner.journal.flush().await;
+    }
+
     /// The images.
     pub fn images(&self) -> &Images {
         &self.inner.images
