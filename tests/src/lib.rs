@@ -14,9 +14,4 @@ pub mod drift;
 pub mod images;
 pub mod machine;
 pub mod poll;
-pub mod tool;
-
-pub use client::Client;
-pub use daemon::Daemon;
-pub use machine::Machine;
-pub use poll::until;
+pub mod scene;

@@ -10,16 +10,19 @@ mod namespaces;
 mod policy;
 mod process;
 mod security;
+mod sysctls;
 
 use std::collections::BTreeMap;
 
 pub use input::*;
 pub use policy::*;
 pub use process::{DEFAULT_PATH, ExecRequest, exec_process};
+pub(crate) use sysctls::sysctl_path;
+pub use sysctls::{Sysctl, sandbox_sysctls};
 
 use crate::error::Result;
 use crate::oci;
-use crate::request::{NamespaceMode, Resources, SandboxConfig};
+use crate::request::Resources;
 
 /// The OCI spec of a container.
 pub fn container_spec(input: &ContainerInput<'_>) -> Result<oci::Spec> {
@@ -42,7 +45,7 @@ pub fn container_spec(input: &ContainerInput<'_>) -> Result<oci::Spec> {
     let linux = oci::Linux {
         uid_mappings: mapped(false),
         gid_mappings: mapped(true),
-        sysctl: sandbox_sysctls(input.sandbox, input.policy),
+        sysctl: sysctls::wanted(input.sandbox, input.policy),
         resources: Some(oci::Resources { devices: rules, ..resources(&config.resources) }),
         cgroups_path: input.cgroup_path.to_owned(),
         namespaces: namespaces::namespaces(input),
@@ -70,25 +73,6 @@ pub(crate) fn user_namespace<'a>(
     input: &ContainerInput<'a>,
 ) -> Option<&'a crate::request::UserNamespace> {
     input.sandbox.namespaces.user.as_ref()
-}
-
-/// The sysctls of a pod: the node's defaults where the pod has the namespace,
-/// and what was asked for.
-pub fn sandbox_sysctls(sandbox: &SandboxConfig, policy: &NodePolicy) -> BTreeMap<String, String> {
-    let host_network = sandbox.namespaces.network == NamespaceMode::Node;
-    let host_ipc = sandbox.namespaces.ipc == NamespaceMode::Node;
-    let mut sysctls: BTreeMap<String, String> = policy
-        .default_sysctls
-        .iter()
-        .filter(|(name, _)| if name.starts_with("net.") { !host_network } else { !host_ipc })
-        // Its range is one of host ids, most of which a user namespace does not map.
-        .filter(|(name, _)| {
-            sandbox.namespaces.user.is_none() || *name != "net.ipv4.ping_group_range"
-        })
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    sysctls.extend(sandbox.sysctls.iter().map(|(name, value)| (name.clone(), value.clone())));
-    sysctls
 }
 
 /// Limits, in the words of the OCI spec.

@@ -17,7 +17,7 @@ use corten_protocol::plan::{Header, JoinTarget, PlanBuilder, PlanError, namespac
 pub use mounts::{BindSource, bind_sources};
 pub use resources::cgroup_resources;
 
-use crate::container::CgroupLayout;
+use crate::container::{CgroupLayout, sysctl_path};
 use crate::error::{Error, Result};
 use crate::oci::{Linux, NamespaceType, Process, Spec};
 
@@ -239,14 +239,6 @@ fn sysctls(plan: &mut Plan, linux: &Linux) -> Result<()> {
         plan.step(Step::Sysctl { path: &path, value: &value });
     }
     Ok(())
-}
-
-/// Dots become slashes. A name that has slashes already is taken as it is, so
-/// that interface names may hold dots (`net/ipv4/conf/eth0.100/…`).
-fn sysctl_path(name: &str) -> Result<String> {
-    let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
-    let fine = path.split('/').all(|part| !part.is_empty() && part != "..");
-    if fine { Ok(path) } else { Err(Error::invalid("sysctl", name, "it is no name of a sysctl")) }
 }
 
 /// Nothing of a spec is ignored in silence.

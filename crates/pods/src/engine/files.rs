@@ -1,10 +1,12 @@
 //! resolv.conf, hosts and hostname of a pod.
 
+use std::os::unix::fs::chown;
 use std::path::Path;
 
 use corten_spec::files;
 use corten_spec::request::{NamespaceMode, SandboxConfig};
 
+use super::namespaces::host_root;
 use crate::error::{Error, Result};
 
 /// Writes them into the sandbox's directory.
@@ -25,13 +27,21 @@ pub fn write(dir: &Path, config: &SandboxConfig) -> Result<()> {
     } else {
         files::hostname(&config.hostname).map_err(invalid)?
     };
+    let owner = owner(config)?;
     for (name, text) in [("resolv.conf", resolv_conf), ("hosts", hosts), ("hostname", hostname)] {
         let path = dir.join(name);
-        std::fs::write(&path, text).map_err(|error| {
-            Error::internal(format!("unable to write {}: {error}", path.display()))
-        })?;
+        std::fs::write(&path, text).and_then(|()| chown(&path, owner.0, owner.1)).map_err(
+            |error| Error::internal(format!("unable to write {}: {error}", path.display())),
+        )?;
     }
     Ok(())
+}
+
+/// The root of the pod, as the host sees it: the files are the pod's own, also
+/// where no idmapped mount can make them so.
+fn owner(config: &SandboxConfig) -> Result<(Option<u32>, Option<u32>)> {
+    let Some(user) = &config.namespaces.user else { return Ok((None, None)) };
+    Ok((Some(host_root(&user.uids, "user")?), Some(host_root(&user.gids, "group")?)))
 }
 
 fn invalid(error: corten_spec::Error) -> Error {

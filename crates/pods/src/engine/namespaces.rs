@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use corten_kernel::launch::NamespaceKind;
 use corten_kernel::ns;
-use corten_spec::container::{NodePolicy, sandbox_sysctls};
+use corten_spec::container::{NodePolicy, Sysctl, sandbox_sysctls};
+use corten_spec::oci::NamespaceType;
 use corten_spec::request::{IdMapping, NamespaceMode, SandboxConfig, UserNamespace};
 
 use super::{Inner, blocking};
@@ -109,41 +110,28 @@ impl Namespaces {
             let name = config.hostname.clone();
             ns::run_in(&[uts.as_fd()], move || ns::set_hostname(&name))??;
         }
-        let (net, ipc): (Vec<_>, Vec<_>) = sandbox_sysctls(config, policy)
-            .into_iter()
-            .partition(|(key, _)| key.starts_with("net."));
-        self.write_sysctls(net, &self.net)?;
-        self.write_sysctls(ipc, &self.ipc)
-    }
-
-    fn write_sysctls(
-        &self,
-        values: Vec<(String, String)>,
-        namespace: &Option<OwnedFd>,
-    ) -> Result<()> {
-        if values.is_empty() {
-            return Ok(());
-        }
-        let Some(namespace) = namespace else {
-            let names: Vec<_> = values.iter().map(|(key, _)| key.as_str()).collect();
-            return Err(Error::invalid(format!(
-                "unable to set the sysctl {}: the pod shares this namespace with the host",
-                names.join(", ")
-            )));
-        };
-        ns::run_in(&[namespace.as_fd()], move || {
-            values.iter().try_for_each(|(key, value)| write_sysctl(key, value))
-        })?
+        let sysctls =
+            sandbox_sysctls(config, policy).map_err(|error| Error::invalid(error.to_string()))?;
+        let (net, ipc): (Vec<_>, Vec<_>) =
+            sysctls.into_iter().partition(|sysctl| sysctl.namespace == NamespaceType::Network);
+        write_sysctls(net, self.net.as_ref())?;
+        write_sysctls(ipc, self.ipc.as_ref())
     }
 }
 
-fn write_sysctl(key: &str, value: &str) -> Result<()> {
-    let path = format!("/proc/sys/{}", key.replace('.', "/"));
-    if key.contains("..") || key.contains('/') {
-        return Err(Error::invalid(format!("the sysctl {key:?} is not a dotted name")));
-    }
-    std::fs::write(&path, value).map_err(|error| {
-        Error::invalid(format!("unable to set the sysctl {key} to {value:?}: {error}"))
+/// Writes sysctls where they are those of this namespace.
+fn write_sysctls(sysctls: Vec<Sysctl>, namespace: Option<&OwnedFd>) -> Result<()> {
+    let Some(first) = sysctls.first() else { return Ok(()) };
+    let Some(namespace) = namespace else {
+        return Err(Error::internal(format!("the pod has no namespace for {}", first.name)));
+    };
+    ns::run_in(&[namespace.as_fd()], move || sysctls.iter().try_for_each(write_sysctl))?
+}
+
+fn write_sysctl(sysctl: &Sysctl) -> Result<()> {
+    std::fs::write(format!("/proc/sys/{}", sysctl.path), &sysctl.value).map_err(|error| {
+        let Sysctl { name, value, .. } = sysctl;
+        Error::invalid(format!("unable to set the sysctl {name} to {value:?}: {error}"))
     })
 }
 

@@ -1,6 +1,7 @@
 //! Requests and what becomes of them.
 
 use super::*;
+use crate::request::NamespaceMode;
 use crate::fixture::Fixture;
 use crate::request::{
     ContainerConfig, IdMapping, MountPropagation, MountRequest, Profile, UserNamespace,
