@@ -1,0 +1,256 @@
+//! Limits: that the kernel has them, and what happens to who meets one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use corten_api::cri;
+use corten_tests::client::Container;
+use corten_tests::{Machine, Scene, until};
+use tonic::Code;
+
+/// A group's directory in the hierarchy that has a controller.
+fn directory(controller: &str, group: &str) -> PathBuf {
+    let v1 = Path::new("/sys/fs/cgroup").join(controller);
+    let root = if v1.join("cgroup.procs").exists() { v1 } else { unified() };
+    root.join(group.trim_start_matches('/'))
+}
+
+/// The v2 hierarchy, alone or beside others.
+fn unified() -> PathBuf {
+    let beside = PathBuf::from("/sys/fs/cgroup/unified");
+    if beside.exists() { beside } else { "/sys/fs/cgroup".into() }
+}
+
+/// What a file of a group says, by its name in v1 or in v2.
+fn setting(controller: &str, group: &str, v1: &str, v2: &str) -> String {
+    let directory = directory(controller, group);
+    let old = directory.join(v1);
+    let path = if old.exists() { old } else { directory.join(v2) };
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
+}
+
+fn resources(change: impl FnOnce(&mut cri::LinuxContainerResources)) -> impl FnOnce(&mut Container) {
+    move |container| change(container.linux().resources.get_or_insert_default())
+}
+
+const MIB: i64 = 1 << 20;
+
+/// Little memory, and no swap to go to.
+fn small(resources: &mut cri::LinuxContainerResources) {
+    resources.memory_limit_in_bytes = 32 * MIB;
+    resources.memory_swap_limit_in_bytes = 32 * MIB;
+}
+
+/// The host's pids of processes in a group that have this command line.
+fn pids(group: &str, command: &[&str]) -> Vec<u32> {
+    let wanted = command.join("\0") + "\0";
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let Ok(cgroup) = fs::read_to_string(process.path().join("cgroup")) else { continue };
+        if line == wanted.as_bytes() && cgroup.contains(group) {
+            found.extend(process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+        }
+    }
+    found
+}
+
+#[test]
+fn limits_are_the_kernels() {
+    Machine::run(async |machine, daemon| {
+        let mut scene = Scene::new(machine, daemon, |_| {}).await;
+        let id = scene
+            .idle(resources(|r| {
+                r.cpu_shares = 512;
+                r.cpu_quota = 50_000;
+                r.cpu_period = 100_000;
+                r.memory_limit_in_bytes = 64 * MIB;
+                r.memory_swap_limit_in_bytes = 96 * MIB;
+                r.cpuset_cpus = "0".into();
+                r.oom_score_adj = 500;
+                r.hugepage_limits =
+                    vec![cri::HugepageLimit { page_size: "2MB".into(), limit: 4 << 20 }];
+            }))
+            .await;
+        let group = format!("{}/{}/{id}", machine.cgroup(), scene.id);
+        let of = |controller: &str, v1: &str, v2: &str| setting(controller, &group, v1, v2);
+        let shares = of("cpu", "cpu.shares", "cpu.weight");
+        assert!(["512", "20", "59"].contains(&shares.as_str()), "{shares}");
+        let quota = of("cpu", "cpu.cfs_quota_us", "cpu.max");
+        assert!(["50000", "50000 100000"].contains(&quota.as_str()), "{quota}");
+        assert_eq!(of("memory", "memory.limit_in_bytes", "memory.max"), (64 * MIB).to_string());
+        let swap = of("memory", "memory.memsw.limit_in_bytes", "memory.swap.max");
+        assert!([96 * MIB, 32 * MIB].map(|b| b.to_string()).contains(&swap), "{swap}");
+        assert_eq!(of("cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
+        let huge = of("hugetlb", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max");
+        assert_eq!(huge, (4 * MIB).to_string());
+        assert_eq!(scene.client.shell(&id, "cat /proc/1/oom_score_adj /proc/self/oom_score_adj").await, "500\n500\n");
+        // The container sees its own limits, and cannot change them.
+        let file = if Path::new("/sys/fs/cgroup/memory").exists() {
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes"
+        } else {
+            "/sys/fs/cgroup/memory.max"
+        };
+        let text = scene
+            .client
+            .shell(&id, &format!("cat {file}; (echo 1 > {file}) 2>/dev/null || echo kept"))
+            .await;
+        assert_eq!(text, format!("{}\nkept\n", 64 * MIB));
+        // The status says what was set.
+        let status = scene.client.status(&id).await.unwrap();
+        let linux = status.resources.unwrap().linux.unwrap();
+        assert_eq!((linux.cpu_shares, linux.memory_limit_in_bytes), (512, 64 * MIB));
+    });
+}
+
+#[test]
+fn limits_that_cannot_be() {
+    Machine::run(async |machine, daemon| {
+        let mut scene = Scene::new(machine, daemon, |_| {}).await;
+        let error = scene.refused(resources(|r| r.cpuset_cpus = "0-4095".into())).await;
+        assert!(error.contains("cpuset.cpus"), "{error}");
+        let error = scene
+            .refused(resources(|r| {
+                r.hugepage_limits = vec![cri::HugepageLimit { page_size: "3MB".into(), limit: 1 }];
+            }))
+            .await;
+        assert!(error.contains("3MB"), "{error}");
+        let error = scene
+            .refused(resources(|r| drop(r.unified.insert("no.such".into(), "1".into()))))
+            .await;
+        assert!(error.contains("no.such"), "{error}");
+        // Without privilege to lower it, the score stays, and the container runs.
+        let text = scene
+            .says("cat /proc/self/oom_score_adj", resources(|r| r.oom_score_adj = -998))
+            .await;
+        let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        assert!(text == "-998\n" || text == own || text == "0\n", "{text}");
+    });
+}
+
+#[test]
+fn out_of_memory() {
+    Machine::run(async |machine, daemon| {
+        let mut scene = Scene::new(machine, daemon, |_| {}).await;
+        let mut container = scene.shell("exec tail /dev/zero");
+        resources(small)(&mut container);
+        let status = scene.run(&container).await.status;
+        assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
+
+        // A child of the first process, which goes on.
+        let mut container = scene.shell("tail /dev/zero; echo ended with $?; exit 5");
+        resources(small)(&mut container);
+        let said = scene.run(&container).await;
+        assert!(said.text.ends_with("ended with 137\n"), "{}", said.text);
+        assert_eq!((said.status.exit_code, said.status.reason.as_str()), (5, "OOMKilled"));
+
+        // Who only has the limit was not killed by it.
+        let mut container = scene.shell("exit 137");
+        resources(small)(&mut container);
+        let status = scene.run(&container).await.status;
+        assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"));
+        let mut container = scene.shell("true");
+        resources(small)(&mut container);
+        let status = scene.run(&container).await.status;
+        assert_eq!((status.exit_code, status.reason.as_str()), (0, "Completed"));
+    });
+}
+
+#[test]
+fn an_exec_counts_for_its_container() {
+    Machine::run(async |machine, daemon| {
+        let mut scene = Scene::new(machine, daemon, |_| {}).await;
+        let id = scene.idle(resources(small)).await;
+        let group = format!("{}/{}/{id}", machine.cgroup(), scene.id);
+        for timeout in [0, 60] {
+            let (code, _, _) = scene.client.exec(&id, &["tail", "/dev/zero"], timeout).await.unwrap();
+            assert_eq!(code, 137, "with timeout {timeout}");
+        }
+        assert_eq!(pids(&group, &["sleep", "1000"]).len(), 1, "the container goes on");
+
+        // Where a long exec is, seen from the host.
+        let mut client = scene.client.clone();
+        let of = id.clone();
+        let long = tokio::spawn(async move { client.exec(&of, &["sleep", "777"], 120).await });
+        let pid = until("the exec runs", async || pids(&group, &["sleep", "777"]).pop()).await;
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        for line in cgroups.lines() {
+            let path = line.splitn(3, ':').nth(2).unwrap();
+            assert!(path == group || path.starts_with(&format!("{group}/exec-")), "{line}");
+        }
+        scene.client.stop(&id, 0).await.unwrap();
+        assert_eq!(long.await.unwrap().unwrap().0, 137, "it ends with its container");
+    });
+}
+
+#[test]
+fn a_parent_that_the_client_made() {
+    Machine::run(async |machine, daemon| {
+        // Below the machine's group, so that nothing of it stays.
+        let parent = format!("{}/kubepods/pod-7", machine.cgroup());
+        let pids_of = directory("pids", &parent);
+        fs::create_dir_all(&pids_of).unwrap();
+        fs::write(pids_of.join("pids.max"), "12").unwrap();
+        {
+            let mut scene = Scene::new(machine, daemon, |pod| {
+                pod.config.linux.get_or_insert_default().cgroup_parent = parent.clone();
+            })
+            .await;
+            let id = scene.idle(|_| {}).await;
+            assert!(pids_of.join(&id).exists());
+            // Its limits hold for what we put into it.
+            let script = "for i in $(seq 20); do sleep 5 & done 2>&1 | head -1; kill $(jobs -p) 2>/dev/null; true";
+            let (_, stdout, stderr) =
+                scene.client.exec(&id, &["/bin/sh", "-c", script], 30).await.unwrap();
+            assert!((stdout + &stderr).contains("fork"), "more processes than the parent allows");
+            // The shim is not among those who are limited.
+            let procs = fs::read_to_string(pids_of.join("cgroup.procs")).unwrap();
+            assert_eq!(procs, "", "only containers are below the parent");
+            scene.client.stop_pod(&scene.id.clone()).await.unwrap();
+            scene.client.remove_pod(&scene.id.clone()).await.unwrap();
+            assert!(!pids_of.join(&id).exists(), "the container's group is gone");
+        }
+        assert!(pids_of.exists(), "the client's group is the client's");
+        assert_eq!(fs::read_to_string(pids_of.join("pids.max")).unwrap(), "12\n");
+        let cgroups = corten_kernel::cgroup::Cgroups::probe().unwrap();
+        cgroups.remove(&format!("{}/kubepods", machine.cgroup())).unwrap();
+    });
+}
+
+#[test]
+fn a_timeout_kills_the_whole_tree_of_an_exec() {
+    Machine::run(async |machine, daemon| {
+        let mut scene = Scene::new(machine, daemon, |_| {}).await;
+        let id = scene.idle(|_| {}).await;
+        let group = format!("{}/{}/{id}", machine.cgroup(), scene.id);
+        // Born in its group, not moved there: v2 alone says so.
+        let main = pids(&group, &["sleep", "1000"]);
+        assert_eq!(main.len(), 1);
+        let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", main[0])).unwrap();
+        assert!(cgroup.lines().any(|line| line == format!("0::{group}")), "{cgroup}");
+
+        // Another exec of the same container, which must not notice.
+        let mut client = scene.client.clone();
+        let of = id.clone();
+        let other = tokio::spawn(async move { client.shell(&of, "sleep 4; echo unharmed").await });
+        // One child in a session of its own, one forked twice, one that ignores all signals.
+        let script = "setsid sleep 4241 & (setsid sleep 4242 & ); \
+            sh -c 'trap \"\" TERM HUP INT; sleep 4243; sleep 4243' & sleep 4244";
+        let error = scene.client.exec(&id, &["/bin/sh", "-c", script], 2).await.unwrap_err();
+        assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+        assert!(error.message().contains("timed out"), "{error}");
+        until("all of them are gone", async || {
+            let left = ["4241", "4242", "4243", "4244"].iter();
+            left.clone().all(|time| pids(&group, &["sleep", time]).is_empty()).then_some(())
+        })
+        .await;
+        assert_eq!(other.await.unwrap(), "unharmed\n");
+        assert_eq!(pids(&group, &["sleep", "1000"]), main, "the container goes on");
+        until("the groups of the execs are gone", async || {
+            let entries = fs::read_dir(unified().join(group.trim_start_matches('/'))).unwrap();
+            let left = entries.flatten().any(|entry| entry.file_type().is_ok_and(|t| t.is_dir()));
+            (!left).then_some(())
+        })
+        .await;
+    });
+}
