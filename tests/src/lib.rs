@@ -11,6 +11,7 @@ pub mod client;
 
 pub mod daemon;
 pub mod drift;
+pub mod fuse;
 pub mod images;
 pub mod machine;
 pub mod poll;

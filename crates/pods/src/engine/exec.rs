@@ -23,6 +23,8 @@ use crate::watch::watch;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes read from a stream at once.
 const READ_BYTES: usize = 64 << 10;
+/// Bytes that a pipe holds at most, by default of the kernel (`pipe-max-size`).
+const PIPE_BYTES_MAX: usize = 1 << 20;
 
 impl Inner {
     /// Launches a process; the caller pumps its streams.
@@ -101,8 +103,8 @@ impl Inner {
         })?;
         // What it wrote before its end is in the pipes now; what a descendant
         // that holds them may still write is not waited for.
-        stdout.drain()?;
-        stderr.drain()?;
+        stdout.drain();
+        stderr.drain();
         if exit.timed_out {
             let seconds = timeout.unwrap_or_default().as_secs_f64();
             return Err(Error::new(
@@ -305,15 +307,19 @@ impl Collector {
         Ok(())
     }
 
-    /// Takes what is there now.
-    fn drain(&mut self) -> Result<()> {
-        while let Some(pipe) = &self.pipe {
+    /// Takes what is there now. A descendant that goes on writing could fill
+    /// the pipe as fast as it is read: no more is taken than a pipe holds.
+    fn drain(&mut self) {
+        let mut left = PIPE_BYTES_MAX;
+        while let Some(pipe) = self.pipe.as_ref().filter(|_| left > 0) {
             match read_some(pipe.get_ref(), &mut self.buffer) {
-                Ok(length) => self.take(length),
+                Ok(length) => {
+                    left = left.saturating_sub(length);
+                    self.take(length);
+                }
                 Err(_) => self.pipe = None,
             }
         }
-        Ok(())
     }
 
     fn take(&mut self, length: usize) {

@@ -36,7 +36,9 @@ pub async fn end(pid: i32, id: &SandboxId, patience: Duration) -> Result<()> {
         if tokio::time::timeout(KILL_TIMEOUT, pidfd.readable()).await.is_err() {
             return Err(Error::new(
                 Kind::DeadlineExceeded,
-                format!("the shim {pid} of sandbox {id} was killed, but does not end"),
+                format!(
+                    "the shim {pid} of sandbox {id} was killed, but does not end: it hangs in the kernel, mostly because the disk of the pod's logs does not answer. It is tried again when the sandbox is stopped again"
+                ),
             ));
         }
     }
