@@ -56,10 +56,8 @@ impl HangingDisk {
     pub fn mount(path: &Path) -> Self {
         std::fs::create_dir_all(path).expect("a directory is made");
         let device = File::options().read(true).write(true).open("/dev/fuse").expect("/dev/fuse");
-        let options = format!(
-            "fd={},rootmode=40000,user_id=0,group_id=0,allow_other",
-            device.as_raw_fd()
-        );
+        let options =
+            format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
         let options = std::ffi::CString::new(options).expect("no NUL");
         mount("corten-test", path, "fuse", MountFlags::empty(), options.as_c_str())
             .expect("a fuse filesystem is mounted");

@@ -80,7 +80,8 @@ fn a_large_environment() {
         assert!(numbers[2] > 1 << 20, "{numbers:?}");
         // Bytes that are no text arrive as they are.
         let raw = cri::KeyValue { key: "RAW".into(), value: vec![0xff, 0xfe, b'\n', 1].into() };
-        let text = scene.says("printf %s \"$RAW\" | od -An -tx1", |c| c.config.envs = vec![raw]).await;
+        let text =
+            scene.says("printf %s \"$RAW\" | od -An -tx1", |c| c.config.envs = vec![raw]).await;
         assert_eq!(text.trim(), "ff fe 0a 01");
         // One that the kernel does not take.
         let long = cri::KeyValue { key: "LONG".into(), value: vec![b'x'; 200 << 10].into() };
@@ -110,8 +111,12 @@ fn a_pod_among_many_mounts() {
             host_path: many.join("0").display().to_string(),
             ..Default::default()
         };
-        let text = scene.says("wc -l < /proc/self/mountinfo", |c| c.config.mounts = vec![host]).await;
-        assert!(text.trim().parse::<u32>().unwrap() < 100, "the host's mounts are not inside: {text}");
+        let text =
+            scene.says("wc -l < /proc/self/mountinfo", |c| c.config.mounts = vec![host]).await;
+        assert!(
+            text.trim().parse::<u32>().unwrap() < 100,
+            "the host's mounts are not inside: {text}"
+        );
         let id = scene.idle(|_| {}).await;
         assert_eq!(scene.client.shell(&id, "echo works").await, "works\n");
         scene.client.remove_pod(&scene.id.clone()).await.unwrap();
@@ -343,7 +348,8 @@ fn stopping_who_does_not_listen() {
         assert_eq!(scene.client.status(&id).await.unwrap().exit_code, 137);
 
         // Who listens ends by itself, with its own code; who has ended is stopped.
-        let container = scene.shell("trap 'exit 9' TERM; echo ready; while true; do sleep 0.1; done");
+        let container =
+            scene.shell("trap 'exit 9' TERM; echo ready; while true; do sleep 0.1; done");
         let id = scene.start(&container).await.unwrap();
         scene.logged(&container, "ready").await;
         scene.client.stop(&id, 30).await.unwrap();

@@ -26,10 +26,15 @@ fn setting(controller: &str, group: &str, v1: &str, v2: &str) -> String {
     let directory = directory(controller, group);
     let old = directory.join(v1);
     let path = if old.exists() { old } else { directory.join(v2) };
-    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
+    fs::read_to_string(&path)
+        .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        .trim()
+        .to_owned()
 }
 
-fn resources(change: impl FnOnce(&mut cri::LinuxContainerResources)) -> impl FnOnce(&mut Container) {
+fn resources(
+    change: impl FnOnce(&mut cri::LinuxContainerResources),
+) -> impl FnOnce(&mut Container) {
     move |container| change(container.linux().resources.get_or_insert_default())
 }
 
@@ -84,7 +89,10 @@ fn limits_are_the_kernels() {
         assert_eq!(of("cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
         let huge = of("hugetlb", "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max");
         assert_eq!(huge, (4 * MIB).to_string());
-        assert_eq!(scene.client.shell(&id, "cat /proc/1/oom_score_adj /proc/self/oom_score_adj").await, "500\n500\n");
+        assert_eq!(
+            scene.client.shell(&id, "cat /proc/1/oom_score_adj /proc/self/oom_score_adj").await,
+            "500\n500\n"
+        );
         // The container sees its own limits, and cannot change them.
         let file = if Path::new("/sys/fs/cgroup/memory").exists() {
             "/sys/fs/cgroup/memory/memory.limit_in_bytes"
@@ -120,9 +128,8 @@ fn limits_that_cannot_be() {
             .await;
         assert!(error.contains("no.such"), "{error}");
         // Without privilege to lower it, the score stays, and the container runs.
-        let text = scene
-            .says("cat /proc/self/oom_score_adj", resources(|r| r.oom_score_adj = -998))
-            .await;
+        let text =
+            scene.says("cat /proc/self/oom_score_adj", resources(|r| r.oom_score_adj = -998)).await;
         let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
         assert!(text == "-998\n" || text == own || text == "0\n", "{text}");
     });
@@ -163,7 +170,8 @@ fn an_exec_counts_for_its_container() {
         let id = scene.idle(resources(small)).await;
         let group = format!("{}/{}/{id}", machine.cgroup(), scene.id);
         for timeout in [0, 60] {
-            let (code, _, _) = scene.client.exec(&id, &["tail", "/dev/zero"], timeout).await.unwrap();
+            let (code, _, _) =
+                scene.client.exec(&id, &["tail", "/dev/zero"], timeout).await.unwrap();
             assert_eq!(code, 137, "with timeout {timeout}");
         }
         assert_eq!(pids(&group, &["sleep", "1000"]).len(), 1, "the container goes on");

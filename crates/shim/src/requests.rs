@@ -276,7 +276,8 @@ struct Exec {
 /// The pod's /dev/shm: a tmpfs that only the shim and the containers see.
 fn mount_shm(bytes: u64, [uid, gid]: [u32; 2]) -> corten_kernel::Result<()> {
     let [size, uid, gid] = [bytes.to_string(), uid.to_string(), gid.to_string()];
-    let options = [("mode", "1777"), ("size", &size), ("uid", &uid), ("gid", &gid)];
+    let options =
+        [("source", "shm"), ("mode", "1777"), ("size", &size), ("uid", &uid), ("gid", &gid)];
     let set = mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV | mount::MOUNT_ATTR_NOEXEC;
     let attributes = MountAttributes { set, ..MountAttributes::default() };
     let shm = mount::new_filesystem("tmpfs", &options, attributes)?;

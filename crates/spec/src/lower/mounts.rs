@@ -95,7 +95,9 @@ fn devices(linux: &Linux) -> Vec<LinuxDevice> {
     });
     let mut list: Vec<LinuxDevice> =
         usual.filter(|usual| !linux.devices.iter().any(|asked| asked.path == usual.path)).collect();
-    list.extend(linux.devices.iter().cloned());
+    // /dev/ptmx of the host leads to the host's terminals: it is a link here.
+    let linked = |device: &LinuxDevice| LINKS.iter().any(|(path, _)| *path == device.path);
+    list.extend(linux.devices.iter().filter(|device| !linked(device)).cloned());
     list
 }
 
