@@ -16,3 +16,10 @@ pub mod images;
 pub mod machine;
 pub mod poll;
 pub mod scene;
+pub mod tool;
+
+pub use client::Client;
+pub use daemon::Daemon;
+pub use machine::Machine;
+pub use poll::until;
+pub use scene::Scene;
