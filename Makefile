@@ -1,6 +1,8 @@
 # Thin over `cargo xtask`: what people and machines type.
 
 PREFIX ?= /usr/local
+# Where the daemon looks for the shim (`shim` in its configuration).
+LIBEXEC ?= /usr/libexec/corten
 XTASK := cargo xtask
 
 .PHONY: help linker demo test full conformance bench build install clean
@@ -12,7 +14,7 @@ help:
 	@echo 'make conformance  critest against the daemon'
 	@echo 'make bench        the figures of SPECIFICATION.md'
 	@echo 'make build        target/dist: cortend, corten, corten-shim'
-	@echo 'make install      into DESTDIR and PREFIX ($(PREFIX))'
+	@echo 'make install      what was built, into DESTDIR and PREFIX ($(PREFIX))'
 
 # Rust brings no linker.
 linker:
@@ -38,9 +40,16 @@ bench: linker
 build: linker
 	$(XTASK) build
 
-# The shim lies beside the daemon, which looks for it there.
+# Of what `make build` made. systemd reads units of /usr and of /usr/local.
 install:
-	install -D --target-directory=$(DESTDIR)$(PREFIX)/bin target/dist/cortend target/dist/corten target/dist/corten-shim
+	@test -e target/dist/cortend || { echo 'nothing is built yet: make build' >&2; exit 1; }
+	install -D -t $(DESTDIR)$(PREFIX)/bin target/dist/cortend target/dist/corten
+	install -D -t $(DESTDIR)$(LIBEXEC) target/dist/corten-shim
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's,^ExecStart=/usr/,ExecStart=$(PREFIX)/,' dist/cortend.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/cortend.service
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	target/dist/corten completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/corten
+	@test -n '$(DESTDIR)' -o ! -d /run/systemd/system || systemctl daemon-reload
 
 clean:
 	cargo clean

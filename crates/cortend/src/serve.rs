@@ -25,6 +25,12 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(10);
 /// Why the daemon did not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Somebody without the rights.
+    #[error(
+        "unable to run pods without being root: namespaces, mounts and cgroups are root's (sudo \
+         cortend, or systemctl start cortend)"
+    )]
+    NotRoot,
     /// A directory of ours cannot be made.
     #[error("unable to make the directory {path}: {source}")]
     Directory {
@@ -72,15 +78,21 @@ impl Error {
 
 /// Serves until SIGTERM or SIGINT. Pods run on.
 pub fn run(config: Config) -> Result<(), Error> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::NotRoot);
+    }
+    // Files that we make for containers (resolv.conf, …) are read by their
+    // users, whatever the shell or unit that started us wanted.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(life(config))
 }
 
 async fn life(config: Config) -> Result<(), Error> {
     // Before anything is changed, so that an early SIGTERM finds it whole.
     let stop = stop_asked()?;
-    for dir in [&config.root, &config.state, &config.log_dir] {
-        make_dir(dir)?;
-    }
+    make_dir(&config.root, ROOT_ONLY)?;
+    make_dir(&config.state, PASSABLE)?;
+    make_dir(&config.log_dir, PASSABLE)?;
     // The store's lock comes first: it tells a second instance to leave.
     let root = config.root.clone();
     let store = Arc::new(blocking(move || Store::open(&root)).await??);
@@ -138,12 +150,16 @@ async fn open_engine(config: &Config, store: Arc<Store>) -> Result<Engine, Error
     Ok(Engine::open(engine_config, store, images, cni, bridge).await?)
 }
 
-/// Ours and nobody else's: there are keys to images and sockets to pods in it.
-fn make_dir(path: &Path) -> Result<(), Error> {
+/// Records tell what pods are told, secrets included.
+const ROOT_ONLY: u32 = 0o700;
+/// What is in it has modes of its own: the socket may be given to a group.
+const PASSABLE: u32 = 0o711;
+
+fn make_dir(path: &Path, mode: u32) -> Result<(), Error> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o711)
+        .mode(mode)
         .create(path)
         .map_err(|source| Error::Directory { path: path.display().to_string(), source })
 }

@@ -50,9 +50,7 @@ impl Journal {
     /// A journal in this state directory; starts the task that commits.
     pub fn open(state_dir: &Path, store: Arc<Store>) -> Result<Self> {
         let sandboxes = state_dir.join("sandboxes");
-        std::fs::create_dir_all(&sandboxes).map_err(|error| {
-            Error::internal(format!("unable to create {}: {error}", sandboxes.display()))
-        })?;
+        make_dir(&sandboxes)?;
         let (notes, receiver) = mpsc::unbounded_channel();
         tokio::spawn(commit_all(receiver, store));
         Ok(Self { state_dir: Arc::new(state_dir.to_owned()), notes })
@@ -160,8 +158,13 @@ async fn commit_all(mut notes: mpsc::UnboundedReceiver<Note>, store: Arc<Store>)
     }
 }
 
+/// For root alone: an environment may hold secrets.
 fn make_dir(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path)
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
         .map_err(|error| Error::internal(format!("unable to create {}: {error}", path.display())))
 }
 
