@@ -34,7 +34,7 @@ impl Runtime {
             runtime_handlers: self.facts.handlers.iter().map(handler).collect(),
             features: Some(RuntimeFeatures {
                 supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
+                user_namespaces_host_network: true,
                 mount_options: true,
             }),
         })

@@ -9,7 +9,7 @@ use corten_protocol::plan::PlanView;
 
 use super::*;
 use crate::fixture::Fixture;
-use crate::oci::Hook;
+use crate::oci::{Hook, LinuxDevice};
 use crate::request::{IdMapping, NamespaceMode, Profile, UserNamespace};
 
 /// Lowers with as many descriptors as the spec asks for.
@@ -107,6 +107,18 @@ fn privileged() {
     fixture.sandbox.privileged = true;
     fixture.container.security.privileged = true;
     golden("privileged", &fixture.spec());
+}
+
+/// A privileged container lists the host's devices, /dev/ptmx among them.
+#[test]
+fn terminals_are_the_containers_own() {
+    let mut spec = Fixture::new().spec();
+    let ptmx = LinuxDevice { path: "/dev/ptmx".into(), kind: "c".into(), ..Default::default() };
+    spec.linux.as_mut().expect("a Linux section").devices.push(ptmx);
+    let plan = print(&plan_of(&spec).expect("a plan"));
+    let of_ptmx: Vec<_> = plan.lines().filter(|line| line.contains("dev/ptmx")).collect();
+    assert_eq!(of_ptmx.len(), 1, "{of_ptmx:?}");
+    assert!(of_ptmx[0].contains("pts/ptmx"), "{of_ptmx:?}");
 }
 
 #[test]
