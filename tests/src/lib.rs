@@ -16,6 +16,7 @@ pub mod images;
 pub mod machine;
 pub mod poll;
 pub mod scene;
+pub mod sweep;
 pub mod tool;
 
 pub use client::Client;

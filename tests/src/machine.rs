@@ -11,6 +11,7 @@ use corten_kernel::netlink::{in_network_namespace, make_namespace_set};
 use crate::daemon::Daemon;
 use crate::drift::Drift;
 use crate::images;
+use crate::sweep::sweep;
 
 /// Stack of the thread that runs a test.
 const STACK_BYTES: usize = 8 << 20;
@@ -140,6 +141,12 @@ network.cni.bin_dirs = ["{plugins}", "/usr/lib/cni"]
         );
         text.push_str(&self.settings.configuration);
         text
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        sweep(self);
     }
 }
 

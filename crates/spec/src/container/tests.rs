@@ -1,8 +1,8 @@
 //! Requests and what becomes of them.
 
 use super::*;
-use crate::request::NamespaceMode;
 use crate::fixture::Fixture;
+use crate::request::NamespaceMode;
 use crate::request::{
     ContainerConfig, IdMapping, MountPropagation, MountRequest, Profile, UserNamespace,
 };
