@@ -16,7 +16,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage,
+    RootCertStore, SignatureScheme,
+};
 
 use crate::error::{PullError, PullErrorKind};
 use crate::hosts::{Host, TlsFiles};
@@ -71,6 +74,59 @@ fn wrong(path: &Path, why: impl std::fmt::Display) -> PullError {
         PullErrorKind::Config,
         format!("unable to use certificate file {}: {why}", path.display()),
     )
+}
+
+/// An error with its causes, which hyper does not print.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// What a failed request means, and its words. What the administrator of the
+/// node has to change is not tried again.
+pub(crate) fn failure(error: &(dyn std::error::Error + 'static)) -> (PullErrorKind, String) {
+    let why = chain(error);
+    let hint = match tls_error(error) {
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        )) => {
+            "the server's certificate is signed by an authority that is not known: name its file \
+             as `ca` in the registry's hosts.toml"
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => "the server's certificate is not accepted",
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "the server does not speak TLS: if it is to be used without, write http:// before its \
+             name in hosts.toml"
+        }
+        Some(rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA,
+        )) => {
+            "the server wants another client certificate: name it as `client` in the registry's \
+             hosts.toml"
+        }
+        _ => return (PullErrorKind::Unavailable, why),
+    };
+    (PullErrorKind::Config, format!("{hint} ({why})"))
+}
+
+/// The TLS error among the causes; what is inside an I/O error is no `source` of it.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref() {
+            return Some(found);
+        }
+        let inside = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = inside.map(|inside| inside as _).or_else(|| cause.source());
+    }
+    None
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PullError> {

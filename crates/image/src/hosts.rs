@@ -11,7 +11,7 @@ use std::time::Duration;
 use corten_base::limits::{CERTIFICATE_FILES_MAX, HOSTS_FILE_BYTES_MAX, HOSTS_MAX};
 use http::{HeaderName, HeaderValue, Uri};
 use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use crate::error::{PullError, PullErrorKind};
 
@@ -53,6 +53,7 @@ struct File {
     header: Option<BTreeMap<String, OneOrMore>>,
     override_path: Option<bool>,
     dial_timeout: Option<String>,
+    proxy: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize, Default)]
@@ -65,6 +66,8 @@ struct Entry {
     header: Option<BTreeMap<String, OneOrMore>>,
     override_path: Option<bool>,
     dial_timeout: Option<String>,
+    /// Known, to be refused with words.
+    proxy: Option<IgnoredAny>,
 }
 
 /// Mirrors, in the order of the file.
@@ -86,7 +89,29 @@ enum Client {
     Pairs(Vec<Vec<String>>),
 }
 
+impl Entry {
+    fn speaks_of_tls(&self) -> bool {
+        let ca = self.ca.as_ref().is_some_and(|ca| !ca.is_empty());
+        ca || self.client.as_ref().is_some_and(|client| !client.is_empty())
+            || self.skip_verify.is_some()
+    }
+}
+
+impl Client {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::One(_) => false,
+            Self::Files(files) => files.is_empty(),
+            Self::Pairs(pairs) => pairs.is_empty(),
+        }
+    }
+}
+
 impl OneOrMore {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::More(more) if more.is_empty())
+    }
+
     fn all(self) -> Vec<String> {
         match self {
             Self::One(one) => vec![one],
@@ -184,7 +209,11 @@ fn wrong(path: &Path, why: impl std::fmt::Display) -> PullError {
 }
 
 fn parse(text: &str, path: &Path, registry: &str) -> Result<Vec<Host>, PullError> {
-    let file: File = toml::from_str(text).map_err(|error| wrong(path, error))?;
+    let file: File = toml::from_str(text).map_err(|error| {
+        // Its own display quotes the line, which may hold a credential.
+        let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count()) + 1;
+        wrong(path, format!("line {line}: {}", error.message()))
+    })?;
     let dir = path.parent().unwrap_or(Path::new("."));
     let in_file = |error: PullError| error.within(format!("in {}", path.display()));
     if file.host.0.len() > HOSTS_MAX {
@@ -204,6 +233,7 @@ fn parse(text: &str, path: &Path, registry: &str) -> Result<Vec<Host>, PullError
         header: file.header,
         override_path: file.override_path,
         dial_timeout: file.dial_timeout,
+        proxy: file.proxy,
     };
     hosts.push(upstream(registry, file.server, entry, dir).map_err(in_file)?);
     Ok(hosts)
@@ -234,12 +264,21 @@ pub(crate) fn registry_host(registry: &str) -> &str {
 
 fn make(url: &str, entry: Entry, dir: &Path) -> Result<Host, PullError> {
     let bad = |why: String| PullError::new(PullErrorKind::Config, why);
+    if entry.proxy.is_some() {
+        return Err(bad(format!(
+            "host {url:?} has the key proxy: proxies are not offered; name a mirror in its place"
+        )));
+    }
+    if url.contains('@') {
+        // They are in no message either.
+        return Err(bad("the URL of a host has credentials in it: use `header` for them".into()));
+    }
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
         Some((scheme, _)) => {
             return Err(bad(format!("host {url:?} has scheme {scheme:?}: use https or http")));
         }
-        None if is_local(url) => ("http", url),
+        None if is_local(url) && !entry.speaks_of_tls() => ("http", url),
         None => ("https", url),
     };
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -254,8 +293,8 @@ fn make(url: &str, entry: Entry, dir: &Path) -> Result<Host, PullError> {
     }
     let parsed =
         base.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
-    if parsed.is_none() || authority.contains('@') {
-        return Err(bad(format!("host {url:?} is no URL (credentials do not belong in it)")));
+    if parsed.is_none() {
+        return Err(bad(format!("host {url:?} is no URL")));
     }
     let capabilities = entry.capabilities.unwrap_or_else(|| vec!["pull".into(), "resolve".into()]);
     for name in &capabilities {

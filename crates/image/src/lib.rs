@@ -26,6 +26,7 @@ mod registry;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub use archive::{ArchiveFormat, ArchiveReader, ArchiveSender, LoadedImage, archive_pipe};
 pub use auth::{Auth, Secret};

@@ -173,8 +173,16 @@ pub(crate) fn choose<'a>(
         let there: Vec<String> = manifests
             .iter()
             .filter_map(|entry| entry.platform.as_ref())
+            // Attestations are in indexes too.
+            .filter(|p| p.os != "unknown")
             .take(20)
-            .map(|p| format!("{}/{}", p.os, p.architecture))
+            .map(|p| {
+                let mut name = format!("{}/{}", p.os, p.architecture);
+                if !p.variant.is_empty() {
+                    name = format!("{name}/{}", p.variant);
+                }
+                name.chars().filter(|c| !c.is_control()).take(60).collect()
+            })
             .collect();
         PullError::invalid(format!(
             "the image is not made for {platform}; its platforms are: {}",

@@ -17,13 +17,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::Auth;
 use crate::catalog::Entry;
+use crate::client::chain;
 use crate::error::{PullError, PullErrorKind};
 use crate::image::{ConfigFile, Image};
 use crate::images::Inner;
 use crate::manifest::{Descriptor, Document, Manifest, choose};
 use crate::pipe::{Piece, PipeReader, pipe, source_failed};
 use crate::progress::{LayerProgress, LayerState, ProgressSender};
-use crate::registry::{Failures, Place, Registry, chain};
+use crate::registry::{Failures, Place, Registry};
 
 /// Bytes a second below which a registry counts as stalled.
 const BYTES_PER_SECOND_MIN: u64 = 1024;

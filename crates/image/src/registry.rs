@@ -1,55 +1,46 @@
 //! One registry, through its mirrors: requests with credentials, redirects and retries.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
 use corten_base::limits::{
-    REDIRECTS_MAX, REGISTRY_ATTEMPTS_MAX, REGISTRY_ERROR_BYTES_MAX, REGISTRY_TOKEN_BYTES_MAX,
-    RETRY_AFTER_SECONDS_MAX, TOKEN_ANSWER_BYTES_MAX,
+    REDIRECTS_MAX, REGISTRY_ATTEMPTS_MAX, REGISTRY_ERROR_BYTES_MAX, RETRY_AFTER_SECONDS_MAX,
 };
 use corten_base::{Digest, Reference};
-use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
-};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::auth::{Auth, Challenge, Secret, basic, bearer, challenge};
-use crate::client::{Clients, HttpClient};
+use crate::auth::{Auth, Secret};
+use crate::client::{Clients, HttpClient, chain, failure};
 use crate::config::ImagesConfig;
 use crate::error::{PullError, PullErrorKind};
 use crate::hosts::{self, Host};
 
-const AGENT: &str = concat!("corten/", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str = concat!("corten/", env!("CARGO_PKG_VERSION"));
 
 /// The hosts of one reference's registry, for the time of one pull.
 pub(crate) struct Registry {
-    repository: String,
-    auth: Option<Auth>,
+    pub(crate) repository: String,
+    pub(crate) auth: Option<Auth>,
     places: Vec<Place>,
-    stall: Duration,
+    pub(crate) stall: Duration,
     pause: Duration,
 }
 
 /// A host with its client and what it accepted as authorization.
 pub(crate) struct Place {
     pub host: Host,
-    client: HttpClient,
-    credentials: bool,
+    pub(crate) client: HttpClient,
+    /// Whether the caller's credentials are for this host.
+    pub(crate) credentials: bool,
     /// By scope.
-    authorization: Mutex<HashMap<String, Secret>>,
-}
-
-/// What a registry wants a token for.
-struct Asked<'a> {
-    realm: &'a str,
-    service: &'a str,
-    scope: &'a str,
+    pub(crate) authorization: Mutex<HashMap<String, Secret>>,
 }
 
 /// What was fetched and where.
@@ -175,7 +166,8 @@ impl Registry {
         Ok(Fetched { bytes, media_type, digest })
     }
 
-    async fn read_body(
+    /// A small body, whole.
+    pub(crate) async fn read_body(
         &self,
         response: Response<Incoming>,
         max: usize,
@@ -301,7 +293,8 @@ impl Registry {
                 match tokio::time::timeout(self.stall, place.client.request(request)).await {
                     Ok(Ok(response)) => response,
                     Ok(Err(error)) => {
-                        return Err(problem(&at, PullErrorKind::Unavailable, chain(&error)));
+                        let (kind, why) = failure(&error);
+                        return Err(problem(&at, kind, why));
                     }
                     Err(_) => {
                         return Err(problem(
@@ -332,159 +325,6 @@ impl Registry {
             at = next;
         }
         Err(problem(url, PullErrorKind::Invalid, format!("more than {REDIRECTS_MAX} redirects")))
-    }
-
-    fn scope(&self) -> String {
-        format!("repository:{}:pull", self.repository)
-    }
-
-    fn authorization(&self, place: &Place) -> Option<HeaderValue> {
-        let cached = place.authorization.lock().unwrap_or_else(PoisonError::into_inner);
-        let given =
-            || self.auth.as_ref().filter(|_| place.credentials)?.registry_token().map(bearer);
-        let secret = cached.get(&self.scope()).cloned().or_else(given)?;
-        let mut value = HeaderValue::from_str(secret.expose()).ok()?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-
-    /// Answers a 401: gets what the registry asks for, in place of what it refused.
-    async fn authorize(
-        &self,
-        place: &Place,
-        url: &str,
-        response: &Response<Incoming>,
-    ) -> Result<(), PullError> {
-        let refused = |why: String| {
-            PullError::new(PullErrorKind::Unauthorized, format!("unable to fetch {url}: {why}"))
-        };
-        let asked = response.headers().get_all(WWW_AUTHENTICATE).iter();
-        let asked = asked
-            .filter_map(|value| challenge(value.to_str().ok()?))
-            .max_by_key(|c| matches!(c, Challenge::Bearer { .. }));
-        let auth = self.auth.as_ref().filter(|_| place.credentials);
-        let secret = match asked {
-            None => {
-                return Err(refused(
-                    "the registry answered 401 and asks for nothing that is known".into(),
-                ));
-            }
-            Some(Challenge::Basic) => {
-                let (user, password) = auth.and_then(Auth::user).ok_or_else(|| {
-                    refused("the registry wants user and password, and there are none".into())
-                })?;
-                basic(&user, &password)
-            }
-            Some(Challenge::Bearer { realm, service, scope }) => {
-                let scope = if scope.is_empty() { self.scope() } else { scope };
-                let asked = Asked { realm: &realm, service: &service, scope: &scope };
-                let token = self.token(place, &asked, auth).await?;
-                bearer(&token)
-            }
-        };
-        let mut known = place.authorization.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(self.scope(), secret);
-        Ok(())
-    }
-
-    /// A token from the registry's authorization server.
-    async fn token(
-        &self,
-        place: &Place,
-        asked: &Asked<'_>,
-        auth: Option<&Auth>,
-    ) -> Result<Secret, PullError> {
-        let mut attempt = 1;
-        loop {
-            match self.token_once(place, asked, auth).await {
-                Err(error)
-                    if attempt < REGISTRY_ATTEMPTS_MAX
-                        && matches!(
-                            error.kind,
-                            PullErrorKind::Unavailable | PullErrorKind::Timeout
-                        ) =>
-                {
-                    tokio::time::sleep(self.pause(attempt)).await;
-                    attempt += 1;
-                }
-                result => return result,
-            }
-        }
-    }
-
-    async fn token_once(
-        &self,
-        place: &Place,
-        asked: &Asked<'_>,
-        auth: Option<&Auth>,
-    ) -> Result<Secret, PullError> {
-        let Asked { realm, service, scope } = *asked;
-        let fail = |kind, why: String| {
-            PullError::new(kind, format!("unable to get a token from {realm}: {why}"))
-        };
-        let user = auth.and_then(Auth::user);
-        let identity = auth.and_then(Auth::identity_token);
-        // A registry in the clear may have its token server beside it; one
-        // behind TLS may not send us into the clear.
-        if (user.is_some() || identity.is_some())
-            && place.host.base.starts_with("https:")
-            && !realm.starts_with("https:")
-        {
-            return Err(fail(
-                PullErrorKind::Unauthorized,
-                "credentials are not sent without TLS".into(),
-            ));
-        }
-        let query = format!("service={}&scope={}", encode(service), encode(scope));
-        let mut request = Request::builder().header(USER_AGENT, AGENT);
-        let body = if let Some(identity) = identity {
-            request = request
-                .method(Method::POST)
-                .uri(realm)
-                .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-            format!(
-                "grant_type=refresh_token&client_id=corten&{query}&refresh_token={}",
-                encode(identity.expose())
-            )
-        } else {
-            let mark = if realm.contains('?') { '&' } else { '?' };
-            request = request.method(Method::GET).uri(format!("{realm}{mark}{query}"));
-            String::new()
-        };
-        if let (None, Some((user, password))) = (identity, user) {
-            request = request.header(AUTHORIZATION, basic(&user, &password).expose());
-        }
-        let request = request
-            .body(Full::from(body))
-            .map_err(|_| fail(PullErrorKind::Invalid, "it is no URL".into()))?;
-        let response = match tokio::time::timeout(self.stall, place.client.request(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(fail(PullErrorKind::Unavailable, chain(&error))),
-            Err(_) => {
-                return Err(fail(PullErrorKind::Timeout, format!("no answer in {:?}", self.stall)));
-            }
-        };
-        let status = response.status();
-        if !status.is_success() {
-            let kind = if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-                PullErrorKind::Unavailable
-            } else {
-                PullErrorKind::Unauthorized
-            };
-            return Err(fail(kind, format!("it answered {status}")));
-        }
-        #[derive(Deserialize)]
-        struct Answer {
-            token: Option<String>,
-            access_token: Option<String>,
-        }
-        let bytes = self.read_body(response, TOKEN_ANSWER_BYTES_MAX).await?;
-        let answer: Option<Answer> = serde_json::from_slice(&bytes).ok();
-        answer
-            .and_then(|answer| answer.token.or(answer.access_token))
-            .filter(|token| (1..=REGISTRY_TOKEN_BYTES_MAX).contains(&token.len()))
-            .map(Secret::new)
-            .ok_or_else(|| fail(PullErrorKind::Invalid, "its answer has no usable token".into()))
     }
 
     /// The URL of a blob at a place.
@@ -574,17 +414,6 @@ fn what_it_said(body: &[u8]) -> String {
     )
 }
 
-/// An error with its causes, which hyper does not print.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
-}
-
 fn same_origin(one: &str, other: &str) -> bool {
     match (one.parse::<Uri>(), other.parse::<Uri>()) {
         (Ok(one), Ok(other)) => {
@@ -616,7 +445,7 @@ fn resolve(base: &str, location: &str) -> Option<String> {
 }
 
 /// Percent-encodes a query value.
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -140,6 +140,8 @@ impl Drop for Registry {
 pub enum Packing {
     /// gzip
     Gzip,
+    /// gzip in several members, as parallel compressors write it.
+    GzipMembers,
     /// zstd
     Zstd,
     /// Not at all.
@@ -274,8 +276,8 @@ impl ImageBuilder {
             )
         };
         let (suffix, separator) = match (self.packing, self.docker) {
-            (Packing::Gzip, true) => ("gzip", "."),
-            (Packing::Gzip, false) => ("gzip", "+"),
+            (Packing::Gzip | Packing::GzipMembers, true) => ("gzip", "."),
+            (Packing::Gzip | Packing::GzipMembers, false) => ("gzip", "+"),
             (Packing::Zstd, _) => ("zstd", "+"),
             (Packing::Plain, _) => ("", ""),
         };
@@ -311,11 +313,14 @@ fn pack(tar: &[u8], packing: Packing) -> Vec<u8> {
     match packing {
         Packing::Plain => tar.to_vec(),
         Packing::Zstd => zstd::encode_all(tar, 3).expect("zstd in memory"),
-        Packing::Gzip => {
-            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-            encoder.write_all(tar).and_then(|()| encoder.finish()).expect("gzip in memory")
-        }
+        Packing::Gzip => gzip(tar),
+        Packing::GzipMembers => tar.chunks(tar.len().div_ceil(3).max(1)).flat_map(gzip).collect(),
     }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("gzip in memory")
 }
 
 /// A tar of regular files, owned by root.

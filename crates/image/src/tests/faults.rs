@@ -1,94 +1,10 @@
 //! Registries that break off, refuse, lie, or send us elsewhere.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use corten_base::Reference;
 
-use corten_base::{Digest, Namespace, Reference};
-use corten_store::Store;
-use serde_json::json;
-
+use super::made::{Made, images, made, namespace, nothing_left};
 use super::server::{Answer, Asked, Server};
-use crate::testing::{digest_of, tar_of};
-use crate::{Auth, Images, ImagesConfig, PullError, PullErrorKind, Secret};
-
-fn images(dir: &Path) -> Images {
-    let store = Arc::new(Store::open(&dir.join("store")).unwrap());
-    let config = ImagesConfig {
-        hosts_dirs: vec![dir.join("hosts")],
-        stall_timeout: Duration::from_millis(500),
-        retry_pause: Duration::from_millis(1),
-        ..ImagesConfig::default()
-    };
-    Images::open(store, config).unwrap()
-}
-
-fn namespace() -> Namespace {
-    Namespace::kubernetes()
-}
-
-/// An image of one plain layer.
-#[derive(Clone)]
-struct Made {
-    layer: Vec<u8>,
-    config: String,
-    manifest: String,
-}
-
-fn made() -> Made {
-    let content: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
-    of_layer(tar_of(&[("data", 0o644, content.as_slice())]))
-}
-
-fn of_layer(layer: Vec<u8>) -> Made {
-    let config = json!({ "os": "linux", "architecture": "amd64",
-        "rootfs": { "type": "layers", "diff_ids": [digest_of(&layer)] } })
-    .to_string();
-    let manifest = json!({ "schemaVersion": 2,
-        "config": { "digest": digest_of(config.as_bytes()), "size": config.len() },
-        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar",
-            "digest": digest_of(&layer), "size": layer.len() }] })
-    .to_string();
-    Made { layer, config, manifest }
-}
-
-impl Made {
-    fn layer_digest(&self) -> Digest {
-        digest_of(&self.layer)
-    }
-
-    /// What a good registry answers.
-    fn answer(&self, asked: &Asked) -> Answer {
-        let path = asked.path.split('?').next().unwrap();
-        if path.contains("/manifests/") {
-            return Answer::ok(self.manifest.clone())
-                .with("Content-Type", "application/vnd.oci.image.manifest.v1+json");
-        }
-        if path.ends_with(&self.layer_digest().to_string()) {
-            return self.piece(asked);
-        }
-        if path.ends_with(&digest_of(self.config.as_bytes()).to_string()) {
-            return Answer::ok(self.config.clone());
-        }
-        Answer::status(404)
-    }
-
-    fn is_layer(&self, asked: &Asked) -> bool {
-        asked.path.contains(&self.layer_digest().to_string())
-    }
-
-    fn piece(&self, asked: &Asked) -> Answer {
-        let range = asked.header("range").and_then(|range| range.strip_prefix("bytes="));
-        let Some(range) = range else {
-            return Answer::ok(self.layer.clone()).with("ETag", "\"1\"");
-        };
-        let from: usize = range.trim_end_matches('-').parse().unwrap();
-        let answer = Answer::ok(&self.layer[from..]);
-        let length = self.layer.len();
-        Answer { status: 206, ..answer }
-            .with("Content-Range", format!("bytes {from}-{}/{length}", length - 1))
-    }
-}
+use crate::{Auth, Images, PullError, PullErrorKind, Secret};
 
 fn reference(server: &Server) -> Reference {
     format!("{}/a/b:v1", server.address).parse().unwrap()
@@ -96,21 +12,6 @@ fn reference(server: &Server) -> Reference {
 
 async fn pull(images: &Images, server: &Server, auth: Option<Auth>) -> Result<(), PullError> {
     images.pull(&namespace(), &reference(server), auth, None).await.map(drop)
-}
-
-/// Waits until nothing is left of pulls in the store.
-async fn nothing_left(dir: &Path, images: &Images) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    loop {
-        images.collect().unwrap();
-        let list = |place: &str| std::fs::read_dir(dir.join("store").join(place)).unwrap().count();
-        // Two empty layers are always there.
-        if list("ingest") == 0 && list("layers") == 2 && images.list(&namespace()).is_empty() {
-            return;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "something is left");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 /// Pulls from a server that answers with `change` of the right answer.
@@ -225,20 +126,62 @@ async fn tokens_are_fetched_for_a_scope_and_again_when_they_expire() {
         Answer::status(401).with("WWW-Authenticate", challenge)
     })
     .await;
-    for identity in [false, true] {
-        let dir = tempfile::tempdir().unwrap();
-        let images = images(dir.path());
-        let auth = if identity {
-            Auth { identity_token: Secret::new("identity"), ..Auth::default() }
-        } else {
-            Auth { username: "me".into(), password: Secret::new("pass"), ..Auth::default() }
-        };
-        if !identity {
-            pull(&images, &server, Some(auth)).await.unwrap();
-            assert_eq!(server.asked("/token").len(), 3);
-            assert_eq!(server.asked(&layer).len(), 2);
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth { username: "me".into(), password: Secret::new("pass"), ..Auth::default() };
+    pull(&images(dir.path()), &server, Some(auth)).await.unwrap();
+    assert_eq!(server.asked("/token").len(), 3);
+    assert_eq!(server.asked(&layer).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_token_is_exchanged_and_goes_nowhere_else() {
+    let made = made();
+    let server = Server::start(move |asked, _| {
+        if asked.path == "/token" {
+            assert_eq!(
+                asked.body,
+                "grant_type=refresh_token&client_id=corten&service=s%26t\
+                 &scope=repository%3Aa%2Fb%3Apull&refresh_token=iden%2Ftity"
+            );
+            assert_eq!(asked.header("content-type"), Some("application/x-www-form-urlencoded"));
+            assert_eq!(asked.header("authorization"), None);
+            return Answer::ok(r#"{"access_token":"t"}"#);
         }
-    }
+        if asked.header("authorization") == Some("Bearer t") {
+            return made.answer(asked);
+        }
+        let host = asked.header("host").unwrap();
+        let challenge = format!(r#"Bearer realm="http://{host}/token",service="s&t""#);
+        Answer::status(401).with("WWW-Authenticate", challenge)
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth { identity_token: Secret::new("iden/tity"), ..Auth::default() };
+    pull(&images(dir.path()), &server, Some(auth)).await.unwrap();
+    assert_eq!(server.asked("/token").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_refused() {
+    let (result, _server) = against(|_, asked, _, mut answer| {
+        if asked.path.contains("manifests") {
+            answer.body.resize(corten_base::limits::MANIFEST_BYTES_MAX + 1, b' ');
+        }
+        answer
+    })
+    .await;
+    let error = result.unwrap_err();
+    assert_eq!(error.kind, PullErrorKind::Invalid, "{error}");
+    assert!(error.message.contains("larger than 4194304 bytes"), "{error}");
+    let (result, _server) = against(|_, asked, _, answer| match asked.path.contains("manifests") {
+        true => {
+            Answer::status(401).with("WWW-Authenticate", "Bearer realm=\"http://127.0.0.1:1/\"")
+        }
+        false => answer,
+    })
+    .await;
+    let error = result.unwrap_err();
+    assert!(error.message.contains("token from http://127.0.0.1:1/"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

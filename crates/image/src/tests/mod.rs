@@ -1,8 +1,13 @@
 //! Tests with real registries.
 
 mod archive;
+mod damage;
 mod faults;
+mod hosts;
+mod made;
+mod packing;
 mod server;
+mod tls;
 
 use std::sync::Arc;
 

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -61,6 +62,14 @@ impl Server {
     pub(super) async fn start(
         handler: impl Fn(&Asked, usize) -> Answer + Send + Sync + 'static,
     ) -> Self {
+        Self::start_with(None, handler).await
+    }
+
+    /// Serves over TLS, if there is an acceptor.
+    pub(super) async fn start_with(
+        tls: Option<TlsAcceptor>,
+        handler: impl Fn(&Asked, usize) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
@@ -68,7 +77,18 @@ impl Server {
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, handler.clone(), seen.clone()));
+                let (tls, handler, seen) = (tls.clone(), handler.clone(), seen.clone());
+                connections.spawn(async move {
+                    match tls {
+                        None => serve(stream, handler, seen).await,
+                        // A client that refuses the certificate asks for nothing.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, handler, seen).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Self { address, asked, task }
@@ -87,7 +107,11 @@ impl Drop for Server {
     }
 }
 
-async fn serve(stream: TcpStream, handler: Handler, seen: Arc<Mutex<Vec<Asked>>>) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    handler: Handler,
+    seen: Arc<Mutex<Vec<Asked>>>,
+) {
     let mut stream = BufReader::new(stream);
     loop {
         let Some(asked) = request(&mut stream).await else { return };
@@ -117,7 +141,7 @@ async fn serve(stream: TcpStream, handler: Handler, seen: Arc<Mutex<Vec<Asked>>>
     }
 }
 
-async fn request(stream: &mut BufReader<TcpStream>) -> Option<Asked> {
+async fn request(stream: &mut BufReader<impl AsyncRead + AsyncWrite + Unpin>) -> Option<Asked> {
     let mut line = String::new();
     stream.read_line(&mut line).await.ok().filter(|length| *length > 0)?;
     let path = line.split(' ').nth(1)?.to_owned();
