@@ -104,11 +104,16 @@ impl Machine {
     /// The name of an image in the registry, where it is put when it is first
     /// asked for: `busybox`, `nginx`.
     pub fn image(&self, name: &str) -> String {
+        self.image_as(name, name)
+    }
+
+    /// The name of an image that is in another repository of the registry.
+    pub fn image_as(&self, name: &str, repository: &str) -> String {
         let mut pushed = self.pushed.lock().expect("no test panicked here");
-        if pushed.insert(name.to_owned()) {
-            images::named(name).push(&self.registry, name, "latest");
+        if pushed.insert(repository.to_owned()) {
+            images::named(name).push(&self.registry, repository, "latest");
         }
-        format!("{}/{name}:latest", self.registry())
+        format!("{}/{repository}:latest", self.registry())
     }
 
     /// The daemon's configuration.
