@@ -333,11 +333,17 @@ impl Inner {
             let store = &inner.store;
             // Asked for one by one: a container that is made meanwhile is in the
             // table before it has a snapshot.
+            let mut held = false;
             for id in store.snapshotter().list() {
                 if inner.table.container(&id).is_none() {
                     tracing::info!(snapshot = %id, "removing a snapshot that belongs to no container");
                     store.remove_snapshot(&id).map_err(|error| Error::internal(error.to_string()))?;
+                    held = true;
                 }
+            }
+            if held {
+                // It may have been the last that held the layers of a removed image.
+                inner.images.collect().map_err(|error| Error::internal(error.to_string()))?;
             }
             Ok(())
         })

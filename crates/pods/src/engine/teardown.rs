@@ -277,7 +277,23 @@ impl Inner {
         })
         .await?;
         self.table.forget_container(container);
+        self.release_image(container);
         Ok(())
+    }
+
+    /// Lets go of the layers of an image that was removed while this container
+    /// used them. Nobody waits for it: what fails goes with the next removal.
+    fn release_image(&self, container: &Container) {
+        let id = container.record.borrow().image_id.to_string();
+        if self.images.find(&container.sandbox.namespace, &id).is_some() {
+            return;
+        }
+        let images = self.images.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = images.collect() {
+                tracing::warn!(image = %id, %error, "unable to delete the layers of a removed image");
+            }
+        });
     }
 
     /// Removes the cgroup of an ended container, and what it left running: in
