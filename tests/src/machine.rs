@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use corten_image::testing::Registry;
+use corten_image::testing::{ImageBuilder, Registry};
 use corten_kernel::netlink::{in_network_namespace, make_namespace_set};
 
 use crate::daemon::Daemon;
@@ -114,6 +114,12 @@ impl Machine {
             images::named(name).push(&self.registry, repository, "latest");
         }
         format!("{}/{repository}:latest", self.registry())
+    }
+
+    /// Puts an image of the test's own into the registry: its name.
+    pub fn push(&self, image: &ImageBuilder, name: &str) -> String {
+        image.push(&self.registry, name, "latest");
+        format!("{}/{name}:latest", self.registry())
     }
 
     /// The daemon's configuration.

@@ -64,7 +64,7 @@ struct Request {
 
 /// The records of a store.
 pub(crate) struct Records {
-    database: Arc<Database>,
+    database: Arc<Mutex<Open>>,
     /// None once closed. A lock, because a sender is cloned for each commit.
     requests: Mutex<Option<Sender<Request>>>,
     writer: Option<std::thread::JoinHandle<()>>,
@@ -90,7 +90,8 @@ impl Records {
             }
             Err(error) => return Err(failed("open", error)),
         };
-        let database = Arc::new(database);
+        let database = Open { path: path.to_owned(), database: Some(database) };
+        let database = Arc::new(Mutex::new(database));
         let (requests, receiver) = channel();
         let writer = std::thread::Builder::new()
             .name("records".into())
@@ -106,7 +107,8 @@ impl Records {
     /// Every record of a table, by key.
     pub(crate) fn load_all(&self, table: &str) -> Result<Vec<(String, Vec<u8>)>> {
         let fail = |error: redb::Error| failed("read", error);
-        let read = self.database.begin_read().map_err(|e| fail(e.into()))?;
+        let mut open = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = open.get().and_then(|database| Ok(database.begin_read()?)).map_err(fail)?;
         let definition: TableDefinition<&str, &[u8]> = TableDefinition::new(table);
         let table = match read.open_table(definition) {
             Ok(table) => table,
@@ -201,15 +203,42 @@ fn move_aside(path: &Path) -> Result<PathBuf> {
     Ok(free)
 }
 
+/// The database, which is opened anew after the disk failed it: until then it
+/// takes nothing, also when the disk has space again.
+struct Open {
+    path: PathBuf,
+    database: Option<Database>,
+}
+
+impl Open {
+    fn get(&mut self) -> std::result::Result<&Database, redb::Error> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open_database(&self.path)?,
+        };
+        Ok(self.database.insert(database))
+    }
+
+    fn write(&mut self, group: &[Request]) -> std::result::Result<(), redb::Error> {
+        let outcome = self.get().and_then(|database| write_group(database, group));
+        if let Err(redb::Error::Io(_) | redb::Error::PreviousIo) = &outcome {
+            self.database = None;
+        }
+        outcome
+    }
+}
+
 /// The writer: takes what is waiting and makes it durable with one commit.
-fn write_all(database: &Database, requests: &Receiver<Request>) {
+fn write_all(open: &Mutex<Open>, requests: &Receiver<Request>) {
     while let Ok(first) = requests.recv() {
         let mut group = vec![first];
         while group.len() < GROUP_MAX {
             let Ok(next) = requests.try_recv() else { break };
             group.push(next);
         }
-        let result = write_group(database, &group).map_err(|error| error.to_string());
+        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = open.write(&group).map_err(|error| error.to_string());
+        drop(open);
         for request in group {
             // A caller that has gone does not want to know.
             let _ = request.done.send(result.clone());

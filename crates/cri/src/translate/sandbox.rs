@@ -28,7 +28,7 @@ pub fn from_cri(
         namespace: metadata.namespace,
         attempt: metadata.attempt,
         hostname: config.hostname,
-        log_directory: no_nul("config.log_directory", &config.log_directory)?.to_owned(),
+        log_directory: log_directory(config.log_directory)?,
         dns: config.dns_config.map(dns).transpose()?,
         port_mappings: config.port_mappings.into_iter().map(port_mapping).collect::<Result<_>>()?,
         labels: config.labels,
@@ -83,6 +83,16 @@ fn cgroup_parent(parent: String) -> Result<String> {
         return Err(refuse(field, "it leads upwards with '..'"));
     }
     Ok(parent)
+}
+
+/// Where logs go: a path of the machine, or nothing.
+fn log_directory(path: String) -> Result<String> {
+    let field = "config.log_directory";
+    if !path.is_empty() && !path.starts_with('/') {
+        return Err(refuse(field, format!("{path:?} is no absolute path")));
+    }
+    no_nul(field, &path)?;
+    Ok(path)
 }
 
 /// Names become paths below /proc/sys.

@@ -111,6 +111,7 @@ impl Cni {
     pub async fn attach(&self, request: &NetworkRequest) -> Result<Attachment> {
         let shared = &self.shared;
         let list = shared.network()?;
+        shared.find_plugins(&list)?;
         lock(&shared.state).fresh.insert(request.sandbox.clone());
         // What an earlier attempt left has to be undone by its own record.
         if let Some(record) = shared.cache.load(&request.sandbox) {
@@ -279,6 +280,20 @@ impl Shared {
             state.refusal = None;
         }
         state.network = network;
+    }
+
+    /// An error where a plugin is missing: asked before the first one runs, since
+    /// without all of them what was begun could not be undone.
+    fn find_plugins(&self, list: &NetworkList) -> Result<()> {
+        for plugin in &list.plugins {
+            let name = plugin_type(plugin);
+            plugin::find(name, &self.settings.plugin_dirs).map_err(|cause| Error::Plugin {
+                verb: "ADD",
+                plugin: name.to_owned(),
+                cause,
+            })?;
+        }
+        Ok(())
     }
 
     async fn delete(&self, request: &NetworkRequest, record: &CniRecord) -> Result<()> {
