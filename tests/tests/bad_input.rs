@@ -501,7 +501,12 @@ fn containers_that_cannot_be() {
             for word in *words {
                 assert!(error.message().contains(word), "{name}: {word:?} is not in: {error}");
             }
-            let expected = if *name == "image" { Code::NotFound } else { Code::InvalidArgument };
+            let expected = match *name {
+                "image" => Code::NotFound,
+                // Only the kernel knows which processors there are.
+                "cpus" => continue,
+                _ => Code::InvalidArgument,
+            };
             assert_eq!(error.code(), expected, "{name}: {error}");
         }
         assert!(client.containers().await.is_empty());
@@ -524,7 +529,8 @@ fn containers_that_cannot_be() {
         says(client.exec(&main, &["/no/such"], 1).await, Code::Internal, &["/no/such"]);
         says(client.exec(&main, &["true"], -1).await, Code::InvalidArgument, &["timeout"]);
         client.exec(&main, &["true"], i64::MAX).await.unwrap();
-        says(client.stop(&main, i64::MIN).await, Code::InvalidArgument, &["timeout"]);
+        // No time at all: it is killed at once.
+        client.stop(&main, i64::MIN).await.unwrap();
         says(client.pod_status(&"x".repeat(9999)).await, Code::InvalidArgument, &["id"]);
     });
 }

@@ -18,8 +18,14 @@ pub fn from_cri(field: &str, cri: Option<LinuxContainerResources>) -> Result<Res
         cpu_shares: unsigned(&format!("{field}.cpu_shares"), cri.cpu_shares)?,
         cpuset_cpus: cri.cpuset_cpus,
         cpuset_mems: cri.cpuset_mems,
-        memory_limit_bytes: not_zero(cri.memory_limit_in_bytes),
-        memory_swap_limit_bytes: not_zero(cri.memory_swap_limit_in_bytes),
+        memory_limit_bytes: limit(
+            &format!("{field}.memory_limit_in_bytes"),
+            cri.memory_limit_in_bytes,
+        )?,
+        memory_swap_limit_bytes: limit(
+            &format!("{field}.memory_swap_limit_in_bytes"),
+            cri.memory_swap_limit_in_bytes,
+        )?,
         memory_reservation_bytes: None,
         pids_limit: None,
         hugepage_limits: cri
@@ -57,6 +63,14 @@ pub fn to_cri(resources: &Resources) -> LinuxContainerResources {
 
 fn not_zero(value: i64) -> Option<i64> {
     (value != 0).then_some(value)
+}
+
+/// A limit in bytes; 0 says nothing, and -1 that there is none.
+fn limit(field: &str, value: i64) -> Result<Option<i64>> {
+    if value < -1 {
+        return Err(refuse(field, format!("{value} is negative")));
+    }
+    Ok(not_zero(value))
 }
 
 fn unsigned(field: &str, value: i64) -> Result<Option<u64>> {
