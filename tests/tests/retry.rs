@@ -236,7 +236,7 @@ fn thirty_pods_that_end_in_any_order() {
         let mut lives = JoinSet::new();
         for number in 0..30 {
             while lives.len() >= 8 {
-                lives.join_next().await.unwrap().unwrap();
+                lives.join_next().await.unwrap().unwrap().expect("a life within its time");
             }
             let pod = Pod::new(machine, &format!("pod{number}"));
             let life = live(client.clone(), pod, image.clone(), Dice(number + 1));
