@@ -233,7 +233,7 @@ fn thirty_pods_that_end_in_any_order() {
         let mut client = daemon.client().await;
         let image = machine.image("busybox");
         client.pull(&image).await.unwrap();
-        let mut lives = JoinSet::new();
+        let mut lives = JoinSet::<Result<(), tokio::time::error::Elapsed>>::new();
         for number in 0..30 {
             while lives.len() >= 8 {
                 lives.join_next().await.unwrap().unwrap().expect("a life within its time");
