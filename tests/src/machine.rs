@@ -19,6 +19,8 @@ const STACK_BYTES: usize = 8 << 20;
 /// A network namespace, a directory, a cgroup and a registry.
 pub struct Machine {
     directory: tempfile::TempDir,
+    /// Volatile state, as on a node in memory.
+    memory: Option<tempfile::TempDir>,
     registry: Registry,
     /// Images that are in the registry already.
     pushed: Mutex<BTreeSet<String>>,
@@ -73,10 +75,11 @@ impl Machine {
         runtime.block_on(async {
             let directory =
                 tempfile::Builder::new().prefix("corten-").tempdir().expect("a directory");
+            let memory = in_memory();
             let cgroup = cgroup_name(directory.path());
             let registry = Registry::start();
             let pushed = Mutex::default();
-            let machine = Self { directory, registry, pushed, cgroup, settings };
+            let machine = Self { directory, memory, registry, pushed, cgroup, settings };
             let drift = Drift::of(&machine);
             let mut daemon = Daemon::start(&machine).await;
             test(&machine, &mut daemon).await;
@@ -88,6 +91,11 @@ impl Machine {
 
     /// A path of the machine.
     pub fn path(&self, name: &str) -> PathBuf {
+        if let Some(memory) = &self.memory
+            && Path::new(name).starts_with("state")
+        {
+            return memory.path().join(name);
+        }
         self.directory.path().join(name)
     }
 
@@ -159,6 +167,16 @@ impl Drop for Machine {
     fn drop(&mut self) {
         sweep(self);
     }
+}
+
+/// A directory on a tmpfs, where this machine has one.
+fn in_memory() -> Option<tempfile::TempDir> {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    let tmpfs = |path: &&str| {
+        rustix::fs::statfs(*path).is_ok_and(|found| found.f_type as u64 == TMPFS_MAGIC)
+    };
+    let parent = ["/run", "/dev/shm"].into_iter().find(tmpfs)?;
+    Some(tempfile::Builder::new().prefix("corten-").tempdir_in(parent).expect("a directory"))
 }
 
 /// A cgroup named after the machine's directory, which is unique.

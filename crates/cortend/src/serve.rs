@@ -84,6 +84,7 @@ pub fn run(config: Config) -> Result<(), Error> {
     // Files that we make for containers (resolv.conf, …) are read by their
     // users, whatever the shell or unit that started us wanted.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    corten_kernel::process::share_heaps();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(life(config))
 }
 

@@ -39,7 +39,7 @@ pub struct Overlay<'a> {
     pub volatile: bool,
     /// More options, such as `("context", Some(label))` or `("userxattr", None)`.
     pub options: &'a [(&'a str, Option<&'a str>)],
-    /// An existing empty directory for the moment in which an old kernel
+    /// Where a directory can be made for the moment in which an old kernel
     /// needs a place for the mount.
     pub scratch: &'a Path,
 }
@@ -192,13 +192,14 @@ fn option_string(overlay: &Overlay<'_>) -> Result<CString> {
     CString::new(options).map_err(|_| Error::new("mount", describe(overlay), Errno::INVAL))
 }
 
-/// Mounts on the scratch directory and takes the mount off it again. The
-/// paths of the options are relative, so it runs on a thread with a working
+/// Makes the scratch directory, mounts on it and takes the mount off it again.
+/// What stays where that fails is an empty directory. The paths of the options are relative, so it runs on a thread with a working
 /// directory of its own.
 fn mount_classically(overlay: &Overlay<'_>) -> Result<OwnedFd> {
     let options = option_string(overlay)?;
     let flags = if overlay.upper.is_some() { MountFlags::empty() } else { MountFlags::RDONLY };
     let scratch = overlay.scratch;
+    std::fs::create_dir(scratch).context("make", || scratch.display().to_string())?;
     let mounted = std::thread::scope(|scope| {
         let worker = std::thread::Builder::new().name("overlay".into()).spawn_scoped(scope, || {
             own_working_directory()?;
@@ -210,11 +211,15 @@ fn mount_classically(overlay: &Overlay<'_>) -> Result<OwnedFd> {
             Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::AGAIN)),
         }
     });
-    mounted.context("mount", || describe(overlay))?;
+    if let Err(errno) = mounted {
+        let _ = std::fs::remove_dir(scratch);
+        return Err(errno).context("mount", || describe(overlay));
+    }
     let detached =
         open_tree(CWD, scratch, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
             .context("take the mount off", || scratch.display().to_string());
     unmount(scratch, UnmountFlags::DETACH).context("unmount", || scratch.display().to_string())?;
+    let _ = std::fs::remove_dir(scratch);
     detached
 }
 

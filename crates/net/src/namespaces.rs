@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,10 @@ use crate::error::FileContext;
 
 /// How long the thread waits before it tries again to make a set.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the thread waits after a set was taken before it makes another:
+/// until then the pod that took it is mostly made.
+const REFILL_PAUSE: Duration = Duration::from_millis(50);
 
 /// The namespaces of one pod. Descriptors keep them alive; the network one is
 /// also mounted at `path`, until [`NamespacePool::release`].
@@ -114,8 +118,15 @@ fn fill(sender: &SyncSender<NamespaceSet>) {
         match make_namespace_set() {
             Ok(set) => {
                 complained = false;
-                if sender.send(set).is_err() {
-                    return;
+                match sender.try_send(set) {
+                    Ok(()) => {}
+                    Err(TrySendError::Disconnected(_)) => return,
+                    Err(TrySendError::Full(set)) => {
+                        if sender.send(set).is_err() {
+                            return;
+                        }
+                        std::thread::sleep(REFILL_PAUSE);
+                    }
                 }
             }
             Err(error) => {

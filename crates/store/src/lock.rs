@@ -3,11 +3,16 @@
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::error::{Error, IoContext, Result};
+
+/// How long another holder of the lock is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Bytes of the lock file that are read to name its holder.
 const HOLDER_BYTES_MAX: u64 = 200;
@@ -23,7 +28,7 @@ pub(crate) fn take(root: &Path) -> Result<OwnedFd> {
         .truncate(false)
         .open(&path)
         .doing("open", || path.display().to_string())?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match lock(&file) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
             let mut holder = String::new();
@@ -43,4 +48,16 @@ pub(crate) fn take(root: &Path) -> Result<OwnedFd> {
         .and_then(|()| file.write_all(holder.as_bytes()))
         .doing("write", || path.display().to_string())?;
     Ok(file.into())
+}
+
+/// Tries for a while: a child that a daemon was about to launch when it was
+/// killed has a copy of the descriptor until it comes to close it.
+fn lock(file: &std::fs::File) -> std::result::Result<(), Errno> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => std::thread::sleep(PAUSE),
+            outcome => return outcome,
+        }
+    }
 }

@@ -167,11 +167,18 @@ impl Inner {
         image: &Arc<Image>,
     ) -> Result<()> {
         let shim = self.shim_of(container).await?;
-        let (prepared, log) =
-            tokio::join!(self.prepare(container, image), self.open_log(container));
+        let (prepared, log, group) = tokio::join!(
+            self.prepare(container, image),
+            self.open_log(container),
+            self.make_cgroup(container)
+        );
         let Prepared { plan, resources, user } = prepared?;
-        let log = log?;
-        let entry = self.make_cgroup(container, resources).await?;
+        let (log, group) = (log?, group?);
+        let entry = blocking(move || {
+            group.set(&resources)?;
+            Ok(group.entry()?)
+        })
+        .await?;
         container.keep_plan(plan.bytes.clone());
         container.record.send_modify(|record| record.user = user);
         let config = &container.config;
@@ -215,14 +222,11 @@ impl Inner {
         super::logs::open(path.into()).await.map(Some)
     }
 
-    async fn make_cgroup(
-        &self,
-        container: &Container,
-        resources: cgroup::Resources,
-    ) -> Result<cgroup::Entry> {
+    /// The container's cgroup, still without limits.
+    async fn make_cgroup(&self, container: &Container) -> Result<cgroup::Group> {
         let cgroups = self.cgroups.clone();
         let path = container.record.borrow().cgroup.clone();
-        blocking(move || Ok(cgroups.create(&path, &resources)?.entry()?)).await
+        blocking(move || Ok(cgroups.create(&path, &cgroup::Resources::default())?)).await
     }
 }
 

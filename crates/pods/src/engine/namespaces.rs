@@ -1,7 +1,6 @@
 //! The namespaces of a pod: from the pool, or made in its user namespace.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use corten_kernel::launch::NamespaceKind;
@@ -25,8 +24,6 @@ pub struct Namespaces {
     pub ipc: Option<OwnedFd>,
     /// Host name.
     pub uts: Option<OwnedFd>,
-    /// Where `net` is pinned.
-    pub path: Option<PathBuf>,
     /// User and group that are root in the pod, as the host sees them.
     pub root_ids: (u32, u32),
 }
@@ -56,7 +53,6 @@ impl Inner {
             net: Some(taken.net),
             ipc: own_ipc.then_some(taken.ipc),
             uts: Some(taken.uts),
-            path: Some(taken.path),
             ..Namespaces::default()
         })
     }
@@ -88,16 +84,11 @@ impl Inner {
             Ok(set)
         })
         .await?;
-        let path = match &set.net {
-            Some(net) => Some(
-                self.namespaces
-                    .pin(&sandbox.id, net)
-                    .await
-                    .map_err(|error| Error::internal(error.to_string()))?,
-            ),
-            None => None,
-        };
-        Ok(Namespaces { user: set.user, net: set.net, ipc: set.ipc, uts: set.uts, path, root_ids })
+        if let Some(net) = &set.net {
+            let pinned = self.namespaces.pin(&sandbox.id, net).await;
+            pinned.map_err(|error| Error::internal(error.to_string()))?;
+        }
+        Ok(Namespaces { user: set.user, net: set.net, ipc: set.ipc, uts: set.uts, root_ids })
     }
 }
 

@@ -120,9 +120,11 @@ impl Inner {
         self.journal.make_sandbox_dir(&sandbox.id)?;
         let host_network = sandbox.config.namespaces.network == NamespaceMode::Node;
         let networked = !host_network && !sandbox.config.network_isolated;
-        self.change_sandbox(sandbox, |record| record.network_intended = networked)?;
+        self.change_sandbox(sandbox, |record| {
+            record.network_intended = networked;
+            record.netns = (!host_network).then(|| self.namespaces.path(&sandbox.id));
+        })?;
         let namespaces = Arc::new(self.make_namespaces(sandbox).await?);
-        self.change_sandbox(sandbox, |record| record.netns = namespaces.path.clone())?;
         let network = async { if networked { self.attach_network(sandbox).await } else { Ok(()) } };
         let shim = self.prepare_shim(sandbox, &namespaces);
         let files = self.write_sandbox_files(sandbox);

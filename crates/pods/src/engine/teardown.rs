@@ -117,14 +117,16 @@ impl Inner {
     }
 
     /// Everything that a sandbox has outside of its record, in an order in
-    /// which nothing is used after it went: processes, shim, network,
+    /// which nothing is used after it went: processes, shim and network,
     /// namespaces, cgroups. What fails does not keep the rest from going.
     async fn take_down(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
         let mut failures = Vec::new();
         let killed = self.kill_containers(sandbox).await;
         failures.extend(killed.err());
-        failures.extend(self.end_shim(sandbox).await.err());
-        failures.extend(self.detach_network(sandbox).await.err());
+        let (shim, network) =
+            tokio::join!(self.end_shim(sandbox), self.detach_network(sandbox));
+        failures.extend(shim.err());
+        failures.extend(network.err());
         let netns = self.namespaces.release(&sandbox.id);
         failures.extend(netns.err().map(|error| Error::internal(error.to_string())));
         failures.extend(self.remove_sandbox_cgroup(sandbox).await.err());

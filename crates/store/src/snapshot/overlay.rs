@@ -174,8 +174,6 @@ impl Overlayfs {
         }
         let lower: Vec<BorrowedFd<'_>> = lower.iter().map(AsFd::as_fd).collect();
         let scratch = self.layers.temporary("mount");
-        std::fs::create_dir(&scratch)
-            .doing("create directory", || scratch.display().to_string())?;
         let request =
             Overlay { lower: &lower, upper, volatile: true, options: &[], scratch: &scratch };
         let mounted = match overlay::mount(&request) {
@@ -184,8 +182,6 @@ impl Overlayfs {
             }
             result => result,
         };
-        // What stays of it is an empty directory, swept at the next start.
-        let _ = std::fs::remove_dir(&scratch);
         Ok(mounted?)
     }
 
