@@ -4,12 +4,13 @@
 
 use std::process::ExitCode;
 
-use xtask::{build, demo, setup, test, tidy, vm};
+use xtask::{bench, build, demo, setup, test, tidy, vm};
 
 /// A command: its name, what it does, and its function.
 type Command = (&'static str, &'static str, fn(&[String]) -> anyhow::Result<()>);
 
 const COMMANDS: &[Command] = &[
+    ("bench", "the figures of SPECIFICATION.md [--runs N] [--no-crowd] [--no-cni]", bench::main),
     ("build", "build cortend, corten and the static shim into target/dist [--dev]", build::main),
     ("demo", "see Corten at work, on a bare Debian machine", demo::main),
     ("setup", "install what the tests need, as far as it is missing", setup::main),
