@@ -59,8 +59,7 @@ fn difference(now: &BTreeSet<String>, before: &BTreeSet<String>) -> Vec<String> 
 fn mounts(machine: &Machine) -> BTreeSet<String> {
     let table = mount::mount_list().expect("the mount table is read");
     let below = [machine.path(""), machine.path("state")];
-    let is_ours =
-        |mount: &mount::Mount| below.iter().any(|below| mount.target.starts_with(below));
+    let is_ours = |mount: &mount::Mount| below.iter().any(|below| mount.target.starts_with(below));
     let ours = table.into_iter().filter(is_ours);
     ours.map(|mount| mount.target.display().to_string()).collect()
 }

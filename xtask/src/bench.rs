@@ -13,8 +13,15 @@ const JSON: &str = "bench.json";
 pub fn main(arguments: &[String]) -> Result<()> {
     let programs = build(Variant::Release)?;
     let json = shell::target().join(JSON);
-    let mut cargo =
-        shell::cargo(["run", "--quiet", "--package", "corten-tests", "--bin", "corten-bench", "--"]);
+    let mut cargo = shell::cargo([
+        "run",
+        "--quiet",
+        "--package",
+        "corten-tests",
+        "--bin",
+        "corten-bench",
+        "--",
+    ]);
     cargo.arg("--json").arg(&json).args(arguments).env("CORTEN_PROGRAMS", programs);
     shell::run(&mut cargo)?;
     println!("{}", json.display());

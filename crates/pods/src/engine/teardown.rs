@@ -123,8 +123,7 @@ impl Inner {
         let mut failures = Vec::new();
         let killed = self.kill_containers(sandbox).await;
         failures.extend(killed.err());
-        let (shim, network) =
-            tokio::join!(self.end_shim(sandbox), self.detach_network(sandbox));
+        let (shim, network) = tokio::join!(self.end_shim(sandbox), self.detach_network(sandbox));
         failures.extend(shim.err());
         failures.extend(network.err());
         let netns = self.namespaces.release(&sandbox.id);

@@ -64,14 +64,15 @@ pub async fn end(client: &mut Client, running: Running) {
 }
 
 /// Gives the machine the network that most nodes of one machine have: the
-/// bridge plugin, addresses from host-local, host ports.
+/// bridge plugin, addresses from host-local, host ports. The bridge has the
+/// name of the built-in one, which may stay behind in a machine.
 pub fn configure_cni(machine: &Machine) {
     let list = serde_json::json!({
         "cniVersion": "1.0.0",
         "name": "bench",
         "plugins": [
             {
-                "type": "bridge", "bridge": "bench0", "isGateway": true, "ipMasq": true,
+                "type": "bridge", "bridge": "corten0", "isGateway": true, "ipMasq": true,
                 "ipam": {
                     "type": "host-local",
                     "dataDir": machine.path("cni-leases"),
