@@ -17,6 +17,9 @@ const GETATTR: u32 = 3;
 const SETATTR: u32 = 4;
 const OPEN: u32 = 14;
 const WRITE: u32 = 16;
+/// Flags of an answer to OPEN.
+const OPEN_DIRECT_IO: u8 = 1;
+const OPEN_KEEP_CACHE: u8 = 2;
 const RELEASE: u32 = 18;
 const FLUSH: u32 = 25;
 const INIT: u32 = 26;
@@ -134,7 +137,13 @@ impl Shared {
                 out.extend(attributes(node));
                 self.answer(unique, 0, &out);
             }
-            OPEN => self.answer(unique, 0, &[0; 16]),
+            OPEN => {
+                let mut out = [0; 16];
+                // Past the page cache, which an open would otherwise clear, and
+                // for that wait for the pages of a write that hangs.
+                out[8] = OPEN_DIRECT_IO | OPEN_KEEP_CACHE;
+                self.answer(unique, 0, &out);
+            }
             FLUSH | RELEASE => self.answer(unique, 0, &[]),
             FORGET | BATCH_FORGET => {}
             WRITE => {
