@@ -235,7 +235,9 @@ pub fn test_program(package: &str, which: &[&str]) -> Result<PathBuf> {
     let text = shell::output(&mut cargo)?;
     let mut executables = text.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message.get("executable")?.as_str().map(PathBuf::from)
+        // Programs of the package are built for its tests as well.
+        let is_test = message.pointer("/profile/test")?.as_bool()?;
+        message.get("executable")?.as_str().filter(|_| is_test).map(PathBuf::from)
     });
     executables.next_back().with_context(|| format!("cargo built no tests of {package}"))
 }
