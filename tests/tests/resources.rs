@@ -232,8 +232,11 @@ fn a_timeout_kills_the_whole_tree_of_an_exec() {
         let id = scene.idle(|_| {}).await;
         let group = format!("{}/{}/{id}", machine.cgroup(), scene.id);
         // Born in its group, not moved there: v2 alone says so.
-        let main = pids(&group, &["sleep", "1000"]);
-        assert_eq!(main.len(), 1);
+        // Running is the shell; what it executes comes a moment later.
+        let main = until("the shell has become sleep", async || {
+            Some(pids(&group, &["sleep", "1000"])).filter(|found| found.len() == 1)
+        })
+        .await;
         let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", main[0])).unwrap();
         assert!(cgroup.lines().any(|line| line == format!("0::{group}")), "{cgroup}");
 
