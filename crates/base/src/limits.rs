@@ -108,6 +108,10 @@ pub const GRPC_STREAMS_MAX: u32 = 1024;
 pub const GRPC_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes of one piece of a stream (archives, output of an exec).
 pub const GRPC_CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of one message of a streamed list, not counting its last item.
+pub const STREAM_BATCH_BYTES: usize = 1 << 20;
+/// Items in one message of a streamed list.
+pub const STREAM_BATCH_ITEMS_MAX: usize = 512;
 /// Entries of a log that are sent in one message.
 pub const LOG_BATCH_ENTRIES_MAX: usize = 256;
 /// Lines from the end of a log that can be asked for.

@@ -11,6 +11,7 @@ use corten_pods::Engine;
 use corten_store::Store;
 use tonic::{Code, Request, Response, Status};
 
+use crate::batches::{self, Answers};
 use crate::runtime::now_ns;
 use crate::status::{IntoStatus, Wire, status, to_the_end};
 use crate::validate::{present, refuse, required};
@@ -31,6 +32,14 @@ impl ImageServer {
     fn images(&self) -> &Images {
         self.engine.images()
     }
+
+    fn filtered(&self, filter: Option<ImageFilter>) -> Vec<Arc<corten_image::Image>> {
+        let wanted = filter.and_then(|filter| filter.image);
+        match wanted.filter(|image| !image.image.is_empty()) {
+            Some(spec) => self.images().find(&self.namespace, &spec.image).into_iter().collect(),
+            None => self.images().list(&self.namespace),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -39,13 +48,17 @@ impl ImageService for ImageServer {
         &self,
         request: Request<ListImagesRequest>,
     ) -> Result<Response<ListImagesResponse>, Status> {
-        let wanted = request.into_inner().filter.and_then(|filter| filter.image);
-        let images = match wanted.filter(|image| !image.image.is_empty()) {
-            Some(spec) => self.images().find(&self.namespace, &spec.image).into_iter().collect(),
-            None => self.images().list(&self.namespace),
-        };
+        let images = self.filtered(request.into_inner().filter);
         let images = images.iter().map(|image| to_cri(image)).collect();
         Ok(Response::new(ListImagesResponse { images }))
+    }
+
+    async fn stream_images(
+        &self,
+        request: Request<StreamImagesRequest>,
+    ) -> Result<Response<Answers<StreamImagesResponse>>, Status> {
+        let images = self.filtered(request.into_inner().filter).into_iter();
+        Ok(Response::new(batches::stream(images.map(|image| to_cri(&image)))))
     }
 
     async fn image_status(

@@ -2,6 +2,7 @@
 //! They validate, translate and call; what happens is decided elsewhere.
 #![forbid(unsafe_code)]
 
+mod batches;
 mod corten;
 mod image;
 mod runtime;

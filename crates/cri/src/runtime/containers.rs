@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use corten_api::cri::*;
-use corten_pods::ContainerView;
+use corten_pods::{ContainerView, Engine};
 use tonic::Status;
 
 use super::Runtime;
+use crate::batches::{self, Answers};
 use crate::status::{Wire, to_the_end};
 use crate::translate::{container, filter, view};
 use crate::validate::id;
@@ -84,12 +85,25 @@ impl Runtime {
         &self,
         request: ListContainersRequest,
     ) -> Result<ListContainersResponse, Status> {
-        let containers = match filter::containers(request.filter).wire()? {
-            Some(filter) => self.engine.containers(&self.namespace, &filter),
-            None => Vec::new(),
-        };
+        let containers = self.filtered(request.filter)?;
         let listed = |each: &ContainerView| view::container(each, self.image_name(each));
         Ok(ListContainersResponse { containers: containers.iter().map(listed).collect() })
+    }
+
+    pub(super) async fn stream_containers(
+        &self,
+        request: StreamContainersRequest,
+    ) -> Result<Answers<StreamContainersResponse>, Status> {
+        let engine = self.engine.clone();
+        let listed = move |each: ContainerView| view::container(&each, image_name(&engine, &each));
+        Ok(batches::stream(self.filtered(request.filter)?.into_iter().map(listed)))
+    }
+
+    fn filtered(&self, filter: Option<ContainerFilter>) -> Result<Vec<ContainerView>, Status> {
+        Ok(match filter::containers(filter).wire()? {
+            Some(filter) => self.engine.containers(&self.namespace, &filter),
+            None => Vec::new(),
+        })
     }
 
     pub(super) async fn reopen_container_log(
@@ -104,7 +118,12 @@ impl Runtime {
 
     /// The name that people know a container's image by.
     pub(super) fn image_name(&self, container: &ContainerView) -> String {
-        let tags = crate::image::tags(self.engine.images(), &self.namespace, &container.image_id);
-        view::image_name(container, &tags)
+        image_name(&self.engine, container)
     }
+}
+
+/// The name that people know a container's image by.
+pub(super) fn image_name(engine: &Engine, container: &ContainerView) -> String {
+    let tags = crate::image::tags(engine.images(), &container.namespace, &container.image_id);
+    view::image_name(container, &tags)
 }

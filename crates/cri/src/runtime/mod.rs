@@ -17,6 +17,7 @@ use corten_pods::Engine;
 use tonic::{Request, Response, Status};
 
 use crate::NodeFacts;
+use crate::batches::Answers;
 
 /// What serves RuntimeService. It sees the namespace `k8s.io` only.
 pub struct Runtime {
@@ -33,9 +34,12 @@ impl Runtime {
 }
 
 /// `async fn name(request) -> response`, done by the method of the same name
-/// in one of the files beside this one.
+/// in one of the files beside this one; then those whose answer is a stream.
 macro_rules! serve {
-    ($($name:ident: $request:ty => $response:ty;)*) => {
+    (
+        unary { $($name:ident: $request:ty => $response:ty;)* }
+        streamed { $($stream_name:ident: $stream_request:ty => $stream_response:ty;)* }
+    ) => {
         #[tonic::async_trait]
         impl RuntimeService for Runtime {
             $(
@@ -46,26 +50,40 @@ macro_rules! serve {
                     Runtime::$name(self, request.into_inner()).await.map(Response::new)
                 }
             )*
+            $(
+                async fn $stream_name(
+                    &self,
+                    request: Request<$stream_request>,
+                ) -> Result<Response<Answers<$stream_response>>, Status> {
+                    Runtime::$stream_name(self, request.into_inner()).await.map(Response::new)
+                }
+            )*
         }
     };
 }
 
 serve! {
-    version: VersionRequest => VersionResponse;
-    status: StatusRequest => StatusResponse;
-    runtime_config: RuntimeConfigRequest => RuntimeConfigResponse;
-    update_runtime_config: UpdateRuntimeConfigRequest => UpdateRuntimeConfigResponse;
-    run_pod_sandbox: RunPodSandboxRequest => RunPodSandboxResponse;
-    stop_pod_sandbox: StopPodSandboxRequest => StopPodSandboxResponse;
-    remove_pod_sandbox: RemovePodSandboxRequest => RemovePodSandboxResponse;
-    pod_sandbox_status: PodSandboxStatusRequest => PodSandboxStatusResponse;
-    list_pod_sandbox: ListPodSandboxRequest => ListPodSandboxResponse;
-    create_container: CreateContainerRequest => CreateContainerResponse;
-    start_container: StartContainerRequest => StartContainerResponse;
-    stop_container: StopContainerRequest => StopContainerResponse;
-    remove_container: RemoveContainerRequest => RemoveContainerResponse;
-    container_status: ContainerStatusRequest => ContainerStatusResponse;
-    list_containers: ListContainersRequest => ListContainersResponse;
-    reopen_container_log: ReopenContainerLogRequest => ReopenContainerLogResponse;
-    exec_sync: ExecSyncRequest => ExecSyncResponse;
+    unary {
+        version: VersionRequest => VersionResponse;
+        status: StatusRequest => StatusResponse;
+        runtime_config: RuntimeConfigRequest => RuntimeConfigResponse;
+        update_runtime_config: UpdateRuntimeConfigRequest => UpdateRuntimeConfigResponse;
+        run_pod_sandbox: RunPodSandboxRequest => RunPodSandboxResponse;
+        stop_pod_sandbox: StopPodSandboxRequest => StopPodSandboxResponse;
+        remove_pod_sandbox: RemovePodSandboxRequest => RemovePodSandboxResponse;
+        pod_sandbox_status: PodSandboxStatusRequest => PodSandboxStatusResponse;
+        list_pod_sandbox: ListPodSandboxRequest => ListPodSandboxResponse;
+        create_container: CreateContainerRequest => CreateContainerResponse;
+        start_container: StartContainerRequest => StartContainerResponse;
+        stop_container: StopContainerRequest => StopContainerResponse;
+        remove_container: RemoveContainerRequest => RemoveContainerResponse;
+        container_status: ContainerStatusRequest => ContainerStatusResponse;
+        list_containers: ListContainersRequest => ListContainersResponse;
+        reopen_container_log: ReopenContainerLogRequest => ReopenContainerLogResponse;
+        exec_sync: ExecSyncRequest => ExecSyncResponse;
+    }
+    streamed {
+        stream_pod_sandboxes: StreamPodSandboxesRequest => StreamPodSandboxesResponse;
+        stream_containers: StreamContainersRequest => StreamContainersResponse;
+    }
 }

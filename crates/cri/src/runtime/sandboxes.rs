@@ -8,6 +8,7 @@ use corten_pods::ContainerFilter;
 use tonic::Status;
 
 use super::Runtime;
+use crate::batches::{self, Answers};
 use crate::status::{Wire, to_the_end};
 use crate::translate::{filter, sandbox, view};
 use crate::validate::id;
@@ -78,6 +79,15 @@ impl Runtime {
         let filter = filter::sandboxes(request.filter).wire()?;
         let sandboxes = self.engine.sandboxes(&self.namespace, &filter);
         Ok(ListPodSandboxResponse { items: sandboxes.iter().map(view::sandbox).collect() })
+    }
+
+    pub(super) async fn stream_pod_sandboxes(
+        &self,
+        request: StreamPodSandboxesRequest,
+    ) -> Result<Answers<StreamPodSandboxesResponse>, Status> {
+        let filter = filter::sandboxes(request.filter).wire()?;
+        let sandboxes = self.engine.sandboxes(&self.namespace, &filter);
+        Ok(batches::stream(sandboxes.into_iter().map(|each| view::sandbox(&each))))
     }
 }
 
