@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_image::{Images, ImagesConfig};
+use corten_image::{Images, ImagesConfig, Proxies};
 use corten_net::{Bridge, BridgeSettings, Cni, CniSettings, Network};
 use corten_pods::{Engine, EngineConfig, NetworkProvider};
 use corten_store::Store;
@@ -122,8 +122,11 @@ async fn life(config: Config) -> Result<(), Error> {
 }
 
 async fn open_engine(config: &Config, store: Arc<Store>) -> Result<Engine, Error> {
-    let images_config =
-        ImagesConfig { hosts_dirs: config.registry.hosts_dirs.clone(), ..ImagesConfig::default() };
+    let images_config = ImagesConfig {
+        hosts_dirs: config.registry.hosts_dirs.clone(),
+        proxies: Proxies::from_environment().map_err(Error::Config)?,
+        ..ImagesConfig::default()
+    };
     let opened = store.clone();
     let images = blocking(move || Images::open(opened, images_config)).await??;
     let cni = Cni::new(CniSettings {

@@ -23,8 +23,9 @@ use rustls::{
 
 use crate::error::{PullError, PullErrorKind};
 use crate::hosts::{Host, TlsFiles};
+use crate::proxy::{Connector, Ways};
 
-pub(crate) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub(crate) type HttpClient = Client<HttpsConnector<Connector>, Full<Bytes>>;
 
 /// Clients kept; one more and all are made anew (certificates rotate).
 const CLIENTS_MAX: usize = 64;
@@ -32,9 +33,9 @@ const CLIENTS_MAX: usize = 64;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// All clients of the daemon.
-#[derive(Default)]
 pub(crate) struct Clients {
     made: Mutex<HashMap<Key, HttpClient>>,
+    pub(crate) ways: Ways,
 }
 
 /// Settings, and the content of the files that they name.
@@ -46,6 +47,10 @@ struct Key {
 }
 
 impl Clients {
+    pub(crate) fn new(ways: Ways) -> Self {
+        Self { made: Mutex::default(), ways }
+    }
+
     pub(crate) fn get(&self, host: &Host, connect: Duration) -> Result<HttpClient, PullError> {
         let tls = &host.tls;
         let files = tls.ca.iter().chain(
@@ -63,7 +68,7 @@ impl Clients {
         if made.len() >= CLIENTS_MAX {
             made.clear();
         }
-        let client = make(tls, connect)?;
+        let client = make(tls, connect, self.ways.clone())?;
         made.insert(key, client.clone());
         Ok(client)
     }
@@ -140,7 +145,7 @@ fn read(path: &Path) -> Result<Vec<u8>, PullError> {
     Ok(bytes)
 }
 
-fn make(tls: &TlsFiles, connect: Duration) -> Result<HttpClient, PullError> {
+fn make(tls: &TlsFiles, connect: Duration, ways: Ways) -> Result<HttpClient, PullError> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
@@ -149,7 +154,7 @@ fn make(tls: &TlsFiles, connect: Duration) -> Result<HttpClient, PullError> {
         .with_tls_config(tls_config(tls)?)
         .https_or_http()
         .enable_http1()
-        .wrap_connector(http);
+        .wrap_connector(Connector { ways, http });
     Ok(Client::builder(TokioExecutor::new())
         .pool_idle_timeout(IDLE)
         .pool_timer(TokioTimer::new())

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::proxy::Proxies;
+
 /// Settings of [`crate::Images`].
 #[derive(Debug, Clone)]
 pub struct ImagesConfig {
@@ -18,6 +20,8 @@ pub struct ImagesConfig {
     pub connect_timeout: Duration,
     /// The first pause before a request is tried again; it doubles.
     pub retry_pause: Duration,
+    /// How registries are reached from this site.
+    pub proxies: Proxies,
     /// Images with such a tag are reported as pinned: the kubelet keeps them.
     pub pinned: Vec<String>,
 }
@@ -31,6 +35,7 @@ impl Default for ImagesConfig {
             stall_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(30),
             retry_pause: Duration::from_millis(500),
+            proxies: Proxies::default(),
             pinned: Vec::new(),
         }
     }

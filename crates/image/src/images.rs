@@ -16,6 +16,7 @@ use crate::error::{Error, PullError, PullErrorKind, Result};
 use crate::flight::{Flights, Key};
 use crate::image::{ConfigFile, Image};
 use crate::progress::ProgressSender;
+use crate::proxy::Ways;
 use crate::pull;
 
 /// All images of the node. Clones share everything.
@@ -52,8 +53,8 @@ impl Images {
         let catalog = RwLock::new(Catalog::load(&store, &config.pinned)?);
         let inner = Inner {
             store,
+            clients: Clients::new(Ways::new(&config.proxies)),
             config,
-            clients: Clients::default(),
             catalog,
             changes: Mutex::new(()),
             flights: Flights::default(),

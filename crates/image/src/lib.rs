@@ -20,6 +20,7 @@ mod images;
 mod manifest;
 mod pipe;
 mod progress;
+mod proxy;
 mod pull;
 mod registry;
 #[cfg(feature = "testing")]
@@ -35,3 +36,4 @@ pub use error::{Error, PullError, PullErrorKind, Result};
 pub use image::{Image, ImageConfig};
 pub use images::{Images, Removed};
 pub use progress::{LayerProgress, LayerState, ProgressSender, PullProgress};
+pub use proxy::Proxies;

@@ -24,7 +24,7 @@ use crate::images::Inner;
 use crate::manifest::{Descriptor, Document, Manifest, choose};
 use crate::pipe::{Piece, PipeReader, pipe, source_failed};
 use crate::progress::{LayerProgress, LayerState, ProgressSender};
-use crate::registry::{Failures, Place, Registry};
+use crate::registry::{Failures, Registry, Turn};
 
 /// Bytes a second below which a registry counts as stalled.
 const BYTES_PER_SECOND_MIN: u64 = 1024;
@@ -191,17 +191,17 @@ async fn one_layer(
     report: Report,
 ) -> Result<Lease, PullError> {
     let mut failures = Failures::default();
-    for place in registry.places() {
-        let (turn, wait) = oneshot::channel();
+    for turn in registry.turns(false) {
+        let (begun, wait) = oneshot::channel();
         let (sender, reader) = pipe();
         let store = store.clone();
         // It ends by itself when the sender is dropped: nothing is orphaned.
-        let unpacking = tokio::task::spawn_blocking(move || unpack(&store, diff_id, turn, reader));
+        let unpacking = tokio::task::spawn_blocking(move || unpack(&store, diff_id, begun, reader));
         // An error means that there is nothing to fetch: the layer is there, or the store failed.
         let fetched = match wait.await {
             Ok(()) => {
                 report.change(|layer| (layer.state, layer.bytes_done) = (LayerState::Fetching, 0));
-                fetch(&registry, place, &layer, &sender, &report).await
+                fetch(&registry, turn, &layer, &sender, &report).await
             }
             Err(_) => Ok(()),
         };
@@ -277,17 +277,17 @@ struct Body {
 /// are what the manifest says.
 async fn fetch(
     registry: &Registry,
-    place: &Place,
+    turn: Turn<'_>,
     layer: &Descriptor,
     sender: &mpsc::Sender<Piece>,
     report: &Report,
 ) -> Result<(), PullError> {
-    let url = registry.blob_url(place, &layer.digest);
+    let url = registry.blob_url(turn.place, &layer.digest);
     let mut body = Body { hash: Sha256::new(), done: 0, etag: None };
     let mut attempt = 1;
     while body.done < layer.size {
         let before = body.done;
-        match fetch_once(registry, place, &url, layer, &mut body, sender, report).await {
+        match fetch_once(registry, turn, &url, layer, &mut body, sender, report).await {
             Ok(()) => break,
             Err(error) => {
                 let temporary =
@@ -296,7 +296,9 @@ async fn fetch(
                     // Progress buys new attempts: a long layer on a bad line arrives.
                     attempt = 1;
                 }
-                if !temporary || attempt >= REGISTRY_ATTEMPTS_MAX {
+                // What has come is worth some patience with a host that has others after it.
+                let attempts = if body.done > 0 { REGISTRY_ATTEMPTS_MAX } else { turn.attempts };
+                if !temporary || attempt >= attempts {
                     return Err(error);
                 }
                 tokio::time::sleep(registry.pause(attempt)).await;
@@ -319,7 +321,7 @@ async fn fetch(
 
 async fn fetch_once(
     registry: &Registry,
-    place: &Place,
+    turn: Turn<'_>,
     url: &str,
     layer: &Descriptor,
     body: &mut Body,
@@ -335,7 +337,7 @@ async fn fetch_once(
             headers.insert(IF_RANGE, etag.clone());
         }
     }
-    let response = registry.get(place, url, &headers).await?;
+    let response = registry.get(turn, url, &headers).await?;
     let mut skip = start_of(&response, body.done).ok_or_else(|| {
         PullError::invalid(format!(
             "unable to fetch {url}: it answered with another range than asked"

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,9 @@ use corten_base::limits::{
     REDIRECTS_MAX, REGISTRY_ATTEMPTS_MAX, REGISTRY_ERROR_BYTES_MAX, RETRY_AFTER_SECONDS_MAX,
 };
 use corten_base::{Digest, Reference};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -21,6 +24,7 @@ use crate::client::{Clients, HttpClient, chain, failure};
 use crate::config::ImagesConfig;
 use crate::error::{PullError, PullErrorKind};
 use crate::hosts::{self, Host};
+use crate::proxy::Ways;
 
 pub(crate) const AGENT: &str = concat!("corten/", env!("CARGO_PKG_VERSION"));
 
@@ -29,6 +33,7 @@ pub(crate) struct Registry {
     pub(crate) repository: String,
     pub(crate) auth: Option<Auth>,
     places: Vec<Place>,
+    ways: Ways,
     pub(crate) stall: Duration,
     pause: Duration,
 }
@@ -41,6 +46,15 @@ pub(crate) struct Place {
     pub(crate) credentials: bool,
     /// By scope.
     pub(crate) authorization: Mutex<HashMap<String, Secret>>,
+    /// It did not answer: the rest of the pull asks it last.
+    silent: AtomicBool,
+}
+
+/// A host whose turn it is, and how often it is asked before the next one's.
+#[derive(Clone, Copy)]
+pub(crate) struct Turn<'a> {
+    pub place: &'a Place,
+    pub attempts: u32,
 }
 
 /// What was fetched and where.
@@ -66,19 +80,35 @@ impl Registry {
                 None => auth.is_for(registry) || auth.is_for(&host.authority),
             });
             let client = clients.get(&host, config.connect_timeout)?;
-            places.push(Place { host, client, credentials, authorization: Mutex::default() });
+            places.push(Place {
+                host,
+                client,
+                credentials,
+                authorization: Mutex::default(),
+                silent: AtomicBool::new(false),
+            });
         }
         Ok(Self {
             repository: reference.repository().to_owned(),
             auth,
             places,
+            ways: clients.ways.clone(),
             stall: config.stall_timeout,
             pause: config.retry_pause,
         })
     }
 
-    pub(crate) fn places(&self) -> impl Iterator<Item = &Place> {
-        self.places.iter().filter(|place| place.host.can_pull)
+    /// The hosts in the order in which they are asked. Who has another host
+    /// after it is asked once: that is sooner than to wait for a mirror that
+    /// is down. The last one is the hope that is left, and asked with patience.
+    pub(crate) fn turns(&self, resolve: bool) -> Vec<Turn<'_>> {
+        let fits = |place: &&Place| place.host.can_pull && (!resolve || place.host.can_resolve);
+        let mut places: Vec<&Place> = self.places.iter().filter(fits).collect();
+        places.sort_by_key(|place| place.silent.load(Ordering::Relaxed));
+        let last = places.len().saturating_sub(1);
+        let attempts = |index| if index == last { REGISTRY_ATTEMPTS_MAX } else { 1 };
+        let turn = |(index, place)| Turn { place, attempts: attempts(index) };
+        places.into_iter().enumerate().map(turn).collect()
     }
 
     /// Time without bytes after which a body is given up.
@@ -116,8 +146,8 @@ impl Registry {
         max: usize,
     ) -> Result<Fetched, PullError> {
         let mut failures = Failures::default();
-        for place in self.places().filter(|place| expected.is_some() || place.host.can_resolve) {
-            match self.small_from(place, path, accept, expected, max).await {
+        for turn in self.turns(expected.is_none()) {
+            match self.small_from(turn, path, accept, expected, max).await {
                 Ok(fetched) => return Ok(fetched),
                 Err(error) => failures.add(error),
             }
@@ -127,13 +157,13 @@ impl Registry {
 
     async fn small_from(
         &self,
-        place: &Place,
+        turn: Turn<'_>,
         path: &str,
         accept: &str,
         expected: Option<&Digest>,
         max: usize,
     ) -> Result<Fetched, PullError> {
-        let url = place.url(path);
+        let url = turn.place.url(path);
         let mut headers = HeaderMap::new();
         headers.insert(
             ACCEPT,
@@ -141,16 +171,14 @@ impl Registry {
         );
         let mut attempt = 1;
         let (media_type, bytes) = loop {
-            let response = self.get(place, &url, &headers).await?;
+            let response = self.get(turn, &url, &headers).await?;
             let media_type =
                 response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
             let media_type =
                 media_type.map(|text| text.split(';').next().unwrap_or(text).trim().to_owned());
             match self.read_body(response, max).await {
                 Ok(bytes) => break (media_type.unwrap_or_default(), bytes),
-                Err(error)
-                    if attempt >= REGISTRY_ATTEMPTS_MAX || error.kind == PullErrorKind::Invalid =>
-                {
+                Err(error) if attempt >= turn.attempts || error.kind == PullErrorKind::Invalid => {
                     return Err(error.within(format!("unable to fetch {url}")));
                 }
                 Err(_) => tokio::time::sleep(self.pause(attempt)).await,
@@ -192,10 +220,11 @@ impl Registry {
     /// status but 200 and 206 is an error.
     pub(crate) async fn get(
         &self,
-        place: &Place,
+        turn: Turn<'_>,
         url: &str,
         headers: &HeaderMap,
     ) -> Result<Response<Incoming>, PullError> {
+        let Turn { place, attempts } = turn;
         let mut attempt = 1;
         let mut challenged = 0;
         loop {
@@ -224,7 +253,8 @@ impl Registry {
                 }
                 Err(error) => return Err(error),
             };
-            if attempt >= REGISTRY_ATTEMPTS_MAX {
+            if attempt >= attempts {
+                place.silent.store(true, Ordering::Relaxed);
                 return Err(error);
             }
             tokio::time::sleep(wait.unwrap_or(self.pause(attempt))).await;
@@ -276,7 +306,9 @@ impl Registry {
         for _ in 0..=REDIRECTS_MAX {
             let mut request =
                 Request::builder().method(Method::GET).uri(&at).header(USER_AGENT, AGENT);
+            let to_proxy = request.uri_ref().and_then(|uri| self.ways.authorization(uri));
             if let Some(all) = request.headers_mut() {
+                all.extend(to_proxy.map(|value| (PROXY_AUTHORIZATION, value)));
                 all.extend(headers.clone());
                 // Credentials go to the host that they are for and no further.
                 if same_origin(&at, url) {

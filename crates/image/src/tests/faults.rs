@@ -1,10 +1,14 @@
 //! Registries that break off, refuse, lie, or send us elsewhere.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use corten_base::Reference;
+use corten_store::Store;
 
 use super::made::{Made, images, made, namespace, nothing_left};
 use super::server::{Answer, Asked, Server};
-use crate::{Auth, Images, PullError, PullErrorKind, Secret};
+use crate::{Auth, Images, ImagesConfig, Proxies, PullError, PullErrorKind, Secret};
 
 fn reference(server: &Server) -> Reference {
     format!("{}/a/b:v1", server.address).parse().unwrap()
@@ -230,6 +234,62 @@ async fn a_mirror_that_is_down_is_passed_over_and_named() {
     for host in ["127.0.0.1:1/".to_owned(), server.address.to_string()] {
         assert!(error.message.contains(&host), "{host}: {error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_fails_is_asked_once_for_the_whole_pull() {
+    let (dir, made) = (tempfile::tempdir().unwrap(), made());
+    let server = Server::start(move |asked, _| made.answer(asked)).await;
+    let mirror = Server::start(|_, _| Answer::status(503)).await;
+    let hosts = dir.path().join("hosts").join(server.address.to_string());
+    std::fs::create_dir_all(&hosts).unwrap();
+    let text = format!("[host.\"http://{}\"]\n", mirror.address);
+    std::fs::write(hosts.join("hosts.toml"), text).unwrap();
+    pull(&images(dir.path()), &server, None).await.unwrap();
+    assert_eq!(mirror.asked("/").len(), 1);
+    assert_eq!(server.asked("/blobs/").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_behind_a_proxy() {
+    let (dir, made) = (tempfile::tempdir().unwrap(), made());
+    let proxy = Server::start(move |asked, _| made.answer(asked)).await;
+    let proxies = Proxies { http: format!("http://me:pass@{}", proxy.address), ..<_>::default() };
+    let store = Arc::new(Store::open(&dir.path().join("store")).unwrap());
+    let config = ImagesConfig {
+        hosts_dirs: vec![dir.path().join("hosts")],
+        proxies,
+        ..ImagesConfig::default()
+    };
+    let hosts = dir.path().join("hosts/r.invalid");
+    std::fs::create_dir_all(&hosts).unwrap();
+    std::fs::write(hosts.join("hosts.toml"), "server = \"http://r.invalid\"\n").unwrap();
+    let images = Images::open(store, config).unwrap();
+    let reference = "r.invalid/a/b:v1".parse().unwrap();
+    images.pull(&namespace(), &reference, None, None).await.unwrap();
+    // A proxy is asked for whole addresses, and told who asks.
+    let asked = proxy.asked("http://r.invalid/v2/a/b/");
+    assert_eq!(asked.len(), 3);
+    assert!(
+        asked.iter().all(|one| one.header("proxy-authorization") == Some("Basic bWU6cGFzcw=="))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_with_tls_behind_a_proxy() {
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = Server::start(|_, _| Answer::status(407)).await;
+    let proxies = Proxies { https: format!("http://me:pass@{}", proxy.address), ..<_>::default() };
+    let store = Arc::new(Store::open(&dir.path().join("store")).unwrap());
+    let config =
+        ImagesConfig { proxies, retry_pause: Duration::from_millis(1), ..ImagesConfig::default() };
+    let images = Images::open(store, config).unwrap();
+    let reference = "r.invalid/a/b:v1".parse().unwrap();
+    let error = images.pull(&namespace(), &reference, None, None).await.unwrap_err();
+    let asked = proxy.asked("r.invalid:443");
+    assert_eq!(asked[0].header("proxy-authorization"), Some("Basic bWU6cGFzcw=="));
+    assert!(error.message.contains(&format!("through the proxy {}", proxy.address)), "{error}");
+    assert!(!error.message.contains("pass@"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
