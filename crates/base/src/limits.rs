@@ -22,6 +22,12 @@ pub const LOG_QUEUE_BYTES_MAX: usize = 64 << 10;
 /// Messages that a shim keeps for a daemon that does not read them; then it
 /// drops the connection, and the daemon asks again.
 pub const SHIM_MESSAGES_MAX: usize = 2 * (POD_CONTAINERS_MAX + POD_EXECS_MAX);
+/// Clients attached to the containers of one pod at the same time.
+pub const POD_ATTACHMENTS_MAX: usize = 32;
+/// Bytes of a stream that wait in the shim for one attached client.
+pub const ATTACHMENT_BYTES_MAX: usize = 4 * LOG_QUEUE_BYTES_MAX;
+/// Bytes of input of one attached client that wait in the shim.
+pub const ATTACHMENT_INPUT_BYTES_MAX: usize = 4 << 10;
 /// Bytes of one exit record.
 pub const EXIT_RECORD_BYTES: usize = 88;
 /// Bytes of exit records that are read of one shim.

@@ -19,6 +19,7 @@ pub mod random;
 pub mod rooted;
 pub mod stream;
 pub(crate) mod sys;
+pub mod tcp;
 
 pub use error::{Context, Error, Result};
 pub use rustix::io::Errno;

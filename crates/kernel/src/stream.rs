@@ -38,6 +38,16 @@ pub fn read_into(fd: impl AsFd, buffer: &mut Vec<u8>) -> std::result::Result<usi
     }
 }
 
+/// Writes once: how many bytes were taken.
+pub fn write_some(fd: impl AsFd, bytes: &[u8]) -> std::result::Result<usize, Errno> {
+    loop {
+        match rustix::io::write(&fd, bytes) {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
 /// Waits until `fd` takes more bytes (or says why not).
 pub fn wait_writable(fd: impl AsFd) {
     let mut fds = [PollFd::new(&fd, PollFlags::OUT)];

@@ -172,6 +172,34 @@ pub struct ExecSession {
     pub exit: oneshot::Receiver<corten_protocol::frame::Exit>,
 }
 
+/// Which streams of a container a client wants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttachRequest {
+    /// To write to its stdin.
+    pub stdin: bool,
+    /// Its stdout, or all output of its terminal.
+    pub stdout: bool,
+    /// Its stderr.
+    pub stderr: bool,
+}
+
+/// A client attached to a container: pipes of its own, which end when the
+/// container does. Output that is not taken for some seconds ends it too.
+#[derive(Debug)]
+pub struct AttachSession {
+    /// To write to; none if the container has no stdin (any more). Closing it
+    /// closes the container's stdin where that is to be so (`stdin_once`).
+    pub stdin: Option<OwnedFd>,
+    /// To read stdout, or all output of a terminal.
+    pub stdout: Option<OwnedFd>,
+    /// To read stderr; none for a terminal.
+    pub stderr: Option<OwnedFd>,
+    /// The container has a terminal, which can be resized.
+    pub terminal: bool,
+    /// How the container ends.
+    pub exit: oneshot::Receiver<corten_protocol::frame::Exit>,
+}
+
 /// Whether pods can run, and why not.
 #[derive(Debug, Clone, Default)]
 pub struct EngineStatus {

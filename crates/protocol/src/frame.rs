@@ -15,6 +15,10 @@ mod request;
 mod tests;
 
 /// The version of frames and plans that this crate writes.
+///
+/// It counts what changes the meaning of bytes. A kind of frame that is added
+/// does not: a shim that does not know it refuses it as malformed, which the
+/// daemon that asks takes for an older shim.
 pub const VERSION: u16 = 1;
 
 /// What a request or event is about: a container's init, or an exec in it.
@@ -109,7 +113,7 @@ pub enum Request {
         /// To every process of it, by its cgroup, instead of to the first.
         all: bool,
     },
-    /// Change the size of a terminal.
+    /// Change the size of a terminal. One that is still to be made gets it then.
     Resize {
         /// Whose.
         target: Target,
@@ -122,6 +126,15 @@ pub enum Request {
     CloseStdin {
         /// Whose.
         target: Target,
+    },
+    /// Copy a container's output to a client beside the log, and its input to
+    /// the container. Answered with [`Reply::Attached`]. A container that has not
+    /// been started is attached to from its first byte on.
+    Attach {
+        /// The container.
+        container: ContainerId,
+        /// Which streams are wanted.
+        streams: Attached,
     },
     /// Write the log to another file from the next line on.
     /// Descriptors: the new log file.
@@ -153,6 +166,18 @@ pub struct PodNamespaces {
     pub ipc: bool,
     /// UTS namespace.
     pub uts: bool,
+}
+
+/// Which streams a client is attached to; one pipe each, in this order. The
+/// client's ends: to write to, to read from, to read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Attached {
+    /// It says something to the container.
+    pub stdin: bool,
+    /// It gets stdout, or all output of a terminal.
+    pub stdout: bool,
+    /// It gets stderr.
+    pub stderr: bool,
 }
 
 /// Which cgroup descriptors come with a frame, in this order.
@@ -255,6 +280,8 @@ pub enum Reply {
     Listed,
     /// Answer to Namespaces. Descriptors: those.
     Namespaces(PodNamespaces),
+    /// Answer to Attach: those streams that the container has. Descriptors: these.
+    Attached(Attached),
     /// Not done.
     Refused(Refusal),
 }

@@ -7,7 +7,7 @@ use corten_base::limits::PLAN_BYTES_MAX;
 use corten_kernel::event::Interest;
 use corten_kernel::launch::{Join, Launch, NamespaceKind, Step, spawn};
 use corten_kernel::memfd::Mapped;
-use corten_kernel::stream::pipe;
+use corten_kernel::stream::{pipe, set_nonblocking};
 use corten_protocol::frame::{CgroupFds, Refusal};
 use corten_protocol::plan::{JoinTarget, PlanView, namespace_bit};
 
@@ -187,6 +187,9 @@ impl Shim {
         let make = || pipe().map_err(|error| error.errno.raw_os_error());
         if stdio.stdin {
             let (read, write) = make()?;
+            if stdio.log {
+                set_nonblocking(&write).map_err(|error| error.errno.raw_os_error())?;
+            }
             ends.streams[0] = Some(read);
             self.processes[index].streams.stdin = Some(write);
         }

@@ -6,6 +6,7 @@
 //! What is decided was decided by the daemon; the shim executes plans.
 #![forbid(unsafe_code)]
 
+mod attach;
 mod daemon;
 mod hooks;
 mod launching;

@@ -10,7 +10,7 @@ use corten_protocol::exit_record::ExitRecord;
 use corten_protocol::frame::{Event, Exit, LaunchFailure, Refusal, Reply};
 use corten_protocol::plan::HookPoint;
 
-use crate::log::{Stream, Task};
+use crate::log::Task;
 use crate::process::{Cgroup, Ending, Process, Serial};
 use crate::shim::Shim;
 use crate::table::{self, Next, State};
@@ -39,7 +39,7 @@ impl Shim {
                     process.failure.get_or_insert(LaunchFailure { step, errno });
                 }
                 Ok(Some(Message::ConsoleMaster(master))) => {
-                    self.add_output(serial, Stream::Out, master);
+                    self.take_terminal(serial, master);
                 }
                 Ok(Some(Message::Closed)) | Err(_) => self.fell_silent(index),
             }
@@ -162,7 +162,6 @@ impl Shim {
         process.state = next;
         process.ending = None;
         process.cgroup = Cgroup::default();
-        process.streams.stdin = None;
         for output in &mut process.streams.outputs {
             output.take_if(|output| !output.logged);
         }
@@ -172,6 +171,9 @@ impl Shim {
             timed_out: false,
             at_ns: process::realtime_ns(),
         });
+        self.close_stdin(index);
+        self.end_attachments(serial);
+        let process = &mut self.processes[index];
         let (target, failure) = (process.target.clone(), process.failure);
         let starter = process.starter.take();
         let record =
@@ -253,6 +255,7 @@ impl Shim {
         for serial in late {
             self.output_written(serial);
         }
+        self.lose_late_attachments(now);
     }
 
     /// A launch that did not even begin.

@@ -3,8 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use corten_kernel::event::Interest;
-use corten_kernel::stream::set_nonblocking;
+use corten_kernel::stream::{resize_terminal, set_nonblocking};
 
+use crate::attach::copy_to_all;
 use crate::log::{Filled, Stream, Task};
 use crate::process::{Output, Serial};
 use crate::shim::{Shim, Source};
@@ -32,6 +33,23 @@ impl Shim {
         self.processes[index].streams.outputs[stream as usize] = Some(output);
     }
 
+    /// The master of a process's terminal, which the child has made.
+    pub(crate) fn take_terminal(&mut self, serial: Serial, master: OwnedFd) {
+        let Some(index) = self.position(serial) else { return };
+        let process = &mut self.processes[index];
+        if let Some([rows, columns]) = process.streams.size.take() {
+            // It keeps the size that it was made with.
+            let _ = resize_terminal(&master, rows, columns);
+        }
+        let takes_input = process.stdio.log && process.stdio.stdin;
+        if takes_input && !process.streams.stdin_closed {
+            // Without a duplicate its clients are not heard; it is seen.
+            process.streams.stdin = master.try_clone().ok();
+        }
+        self.add_output(serial, Stream::Out, master);
+        self.relay(serial);
+    }
+
     /// Something can be read.
     pub(crate) fn read_output(&mut self, serial: Serial, stream: Stream) {
         for _ in 0..READS_AT_ONCE {
@@ -45,16 +63,29 @@ impl Shim {
 
     fn read_once(&mut self, serial: Serial, stream: Stream) -> Filled {
         let Some(index) = self.position(serial) else { return Filled::Nothing };
+        if self.is_held(index, stream) {
+            self.unwatch(index, stream);
+            return Filled::NoRoom;
+        }
+        let patience = self.patience();
         let Some(output) = self.processes[index].streams.output(stream) else {
             return Filled::End;
         };
-        let filled = self.given.queue.fill(serial, stream, output.fd.as_fd());
+        let fd = output.fd.as_fd();
+        let (attachments, poll) = (&mut self.attachments, &self.poll);
+        let filled = self.given.queue.fill(serial, stream, fd, |bytes| {
+            copy_to_all(attachments, poll, patience, (serial, stream), bytes);
+        });
         match filled {
-            Filled::Taken(_) | Filled::Nothing => {}
+            Filled::Taken(_) => self.drop_attachments(),
+            Filled::Nothing => {}
             Filled::NoRoom => self.unwatch(index, stream),
             Filled::End => {
                 self.unwatch(index, stream);
                 self.processes[index].streams.outputs[stream as usize] = None;
+                self.processes[index].streams.ended[stream as usize] = true;
+                self.end_copies(serial, stream);
+                self.drop_attachments();
                 self.given.queue.push(Task::End { log: serial, stream });
                 self.close_log_if_done(index);
             }
@@ -75,9 +106,12 @@ impl Shim {
     /// There is room in the queue again.
     pub(crate) fn resume_outputs(&mut self) {
         for index in 0..self.processes.len() {
-            let process = &mut self.processes[index];
-            let serial = process.serial;
+            let serial = self.processes[index].serial;
             for stream in STREAMS {
+                if self.is_held(index, stream) {
+                    continue;
+                }
+                let process = &mut self.processes[index];
                 let Some(output) = process.streams.output(stream) else { continue };
                 if output.logged && !output.watched {
                     let token = Source::Output(serial, stream).token();

@@ -95,10 +95,18 @@ pub struct RunningHook {
 /// Our ends of a process's streams.
 #[derive(Default)]
 pub struct Streams {
-    /// The writing end of stdin.
+    /// The writing end of stdin; a terminal's is a duplicate of its master.
     pub stdin: Option<OwnedFd>,
+    /// It is in the set of what the control thread waits for.
+    pub stdin_watched: bool,
+    /// It was closed, and nothing can be said any more.
+    pub stdin_closed: bool,
     /// The reading ends of stdout and stderr; a terminal's master is stdout.
     pub outputs: [Option<Output>; 2],
+    /// These outputs have ended.
+    pub ended: [bool; 2],
+    /// Rows and columns for a terminal that is still to be made.
+    pub size: Option<[u16; 2]>,
 }
 
 /// Our end of one output stream.

@@ -67,9 +67,10 @@ impl Shim {
             Request::Resize { target, rows, columns } => self.resize(&target, rows, columns),
             Request::CloseStdin { target } => {
                 let index = self.find(&target)?;
-                self.processes[index].streams.stdin = None;
+                self.close_stdin(index);
                 Ok(Some(Reply::Done))
             }
+            Request::Attach { container, streams } => self.attach(asker, &container, streams),
             Request::ReopenLog { container } => self.reopen_log(&container, fds),
             Request::List => {
                 for index in 0..self.processes.len() {
@@ -81,6 +82,7 @@ impl Shim {
             Request::Delete { target } => self.delete(asker, &target),
             Request::Shutdown => {
                 self.shutdown = Some(asker);
+                self.hurry_attachments();
                 for process in &self.processes {
                     process.kill_all();
                 }
@@ -219,9 +221,15 @@ impl Shim {
 
     fn resize(&mut self, target: &Target, rows: u16, columns: u16) -> Answer {
         const ENOTTY: i32 = 25;
-        let process = &self.processes[self.find(target)?];
-        let master = process.streams.outputs[0].as_ref().filter(|_| process.stdio.terminal);
-        let master = master.ok_or(Refusal::System { errno: ENOTTY })?;
+        let index = self.find(target)?;
+        let process = &mut self.processes[index];
+        if !process.stdio.terminal {
+            return Err(Refusal::System { errno: ENOTTY });
+        }
+        let Some(master) = &process.streams.outputs[0] else {
+            process.streams.size = Some([rows, columns]);
+            return Ok(Some(Reply::Done));
+        };
         stream::resize_terminal(&master.fd, rows, columns)
             .map_err(|errno| Refusal::System { errno: errno.raw_os_error() })?;
         Ok(Some(Reply::Done))
@@ -260,7 +268,7 @@ impl Shim {
         found.ok_or(Refusal::Unknown)
     }
 
-    fn find_init(&self, container: &ContainerId) -> Result<usize, Refusal> {
+    pub(crate) fn find_init(&self, container: &ContainerId) -> Result<usize, Refusal> {
         self.find(&Target { container: container.clone(), exec: None })
     }
 }

@@ -10,6 +10,7 @@ use corten_kernel::event::{Happened, Interest, Poll, Signals};
 use corten_kernel::{Result, fdpass, process};
 use corten_protocol::frame::{Event, FromShim, PodNamespaces, Refusal, Reply, Request};
 
+use crate::attach::Attachment;
 use crate::daemon::{Asker, Daemon};
 use crate::log::{News, Queue, Stream};
 use crate::process::{Process, Serial};
@@ -37,6 +38,7 @@ pub struct Shim {
     pub(crate) given: Given,
     pub(crate) poll: Poll,
     pub(crate) processes: Vec<Process>,
+    pub(crate) attachments: Vec<Attachment>,
     pub(crate) namespaces: Option<(PodNamespaces, Vec<OwnedFd>)>,
     pub(crate) shutdown: Option<Asker>,
     daemon: Option<Daemon>,
@@ -56,6 +58,12 @@ pub(crate) enum Source {
     Child(Serial),
     Output(Serial, Stream),
     OutOfMemory(Serial),
+    /// What an attached client says.
+    Input(Serial),
+    /// What an attached client is told.
+    Copy(Serial, Stream),
+    /// Our end of a process's stdin.
+    Stdin(Serial),
 }
 
 impl Source {
@@ -69,6 +77,10 @@ impl Source {
             Self::Output(serial, Stream::Out) => (5, serial),
             Self::Output(serial, Stream::Error) => (6, serial),
             Self::OutOfMemory(serial) => (7, serial),
+            Self::Input(serial) => (8, serial),
+            Self::Copy(serial, Stream::Out) => (9, serial),
+            Self::Copy(serial, Stream::Error) => (10, serial),
+            Self::Stdin(serial) => (11, serial),
         };
         u64::from(number) << 8 | kind
     }
@@ -84,6 +96,10 @@ impl Source {
             5 => Self::Output(number, Stream::Out),
             6 => Self::Output(number, Stream::Error),
             7 => Self::OutOfMemory(number),
+            8 => Self::Input(number),
+            9 => Self::Copy(number, Stream::Out),
+            10 => Self::Copy(number, Stream::Error),
+            11 => Self::Stdin(number),
             _ => return None,
         })
     }
@@ -100,6 +116,7 @@ impl Shim {
             given,
             poll,
             processes: Vec::new(),
+            attachments: Vec::new(),
             namespaces: None,
             shutdown: None,
             daemon: None,
@@ -130,6 +147,7 @@ impl Shim {
     fn is_done(&self) -> bool {
         self.shutdown.is_some()
             && self.processes.iter().all(|process| process.state == State::Ended)
+            && self.attachments.is_empty()
     }
 
     fn handle(&mut self, source: Source, event: Happened) {
@@ -144,6 +162,9 @@ impl Shim {
             Source::Child(serial) => self.hear(serial),
             Source::Output(serial, stream) => self.read_output(serial, stream),
             Source::OutOfMemory(serial) => self.look_for_oom(serial),
+            Source::Input(serial) => self.hear_client(serial),
+            Source::Copy(serial, stream) => self.flush_copy(serial, stream),
+            Source::Stdin(serial) => self.relay(serial),
         }
     }
 
@@ -239,7 +260,9 @@ impl Shim {
     }
 
     fn time_left(&self) -> Option<Duration> {
-        let next = self.processes.iter().filter_map(|process| process.next_deadline()).min()?;
+        let processes = self.processes.iter().filter_map(Process::next_deadline);
+        let attachments = self.attachments.iter().filter_map(Attachment::deadline);
+        let next = processes.chain(attachments).min()?;
         Some(next.saturating_sub(process::monotonic()))
     }
 

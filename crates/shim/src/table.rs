@@ -38,6 +38,8 @@ pub enum Event {
     OutputWritten,
     /// The daemon asks for an exec in it.
     ExecAsked,
+    /// A client is to be attached to it.
+    AttachAsked,
     /// The daemon asks to signal it.
     KillAsked,
     /// The daemon asks to forget it.
@@ -72,12 +74,15 @@ impl State {
             (Ending, OutputWritten) => Go(Ended),
 
             (Running, ExecAsked) => Stay,
-            (Creating | CreatingToStart | Created | Starting | Running, KillAsked) => Stay,
+            (
+                Creating | CreatingToStart | Created | Starting | Running,
+                AttachAsked | KillAsked,
+            ) => Stay,
             (Ended, DeleteAsked) => Stay,
 
             (CreatingToStart | Starting | Running | Ending | Ended, StartAsked)
             | (Creating | CreatingToStart | Created | Starting | Ending | Ended, ExecAsked)
-            | (Ending | Ended, KillAsked)
+            | (Ending | Ended, AttachAsked | KillAsked)
             | (Creating | CreatingToStart | Created | Starting | Running | Ending, DeleteAsked) => {
                 Refuse
             }

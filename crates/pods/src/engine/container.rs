@@ -21,6 +21,9 @@ use crate::state::{ContainerEvent, ContainerState, SandboxState};
 use crate::table::{Claim, Container, Sandbox};
 use crate::view::ProcessUser;
 
+/// The log of a container without one.
+const NOWHERE: &str = "/dev/null";
+
 impl Inner {
     /// Makes a container, or joins the work on one with the same metadata.
     pub(super) async fn create_container(
@@ -188,7 +191,7 @@ impl Inner {
                 terminal: config.tty,
                 stdin: config.stdin,
                 stdin_once: config.stdin_once,
-                log: log.is_some(),
+                log: true,
                 hand_over: false,
             },
             cgroup: CgroupFds {
@@ -200,7 +203,7 @@ impl Inner {
         };
         let Plan { memfd, fds: plan_fds, .. } = plan;
         let mut fds = vec![memfd.as_fd()];
-        fds.extend(log.as_ref().map(AsFd::as_fd));
+        fds.push(log.as_fd());
         let of_cgroup = entry.into.iter().chain(&entry.kill).chain(&entry.tasks).chain(&entry.oom);
         fds.extend(of_cgroup.map(AsFd::as_fd));
         fds.extend(plan_fds.iter().map(AsFd::as_fd));
@@ -214,12 +217,12 @@ impl Inner {
         }
     }
 
-    async fn open_log(&self, container: &Container) -> Result<Option<std::fs::File>> {
+    /// Where nobody wants a log, its output is read nevertheless, since clients
+    /// may attach to it, and goes nowhere.
+    async fn open_log(&self, container: &Container) -> Result<std::fs::File> {
         let path = container.record.borrow().log_path.clone();
-        if path.is_empty() {
-            return Ok(None);
-        }
-        super::logs::open(path.into()).await.map(Some)
+        let path = if path.is_empty() { NOWHERE } else { &path };
+        super::logs::open(path.into()).await
     }
 
     /// The container's cgroup, still without limits.

@@ -21,6 +21,9 @@ pub(super) const LOST_CODE: i32 = 255;
 /// The word for a container that could not be started.
 pub(super) const START_ERROR: &str = "StartError";
 
+/// The word for a container that the kernel killed for want of memory.
+pub(super) const OOM_KILLED: &str = "OOMKilled";
+
 impl Inner {
     /// Applies news until the engine goes.
     pub(super) async fn follow_shims(
@@ -123,7 +126,7 @@ impl Inner {
 
     pub(super) fn container_ended(self: &Arc<Self>, container: &Arc<Container>, exit: Exit) {
         let (reason, message) = match (exit.oom_killed, exit.code) {
-            (true, _) => ("OOMKilled", "it used more memory than its limit"),
+            (true, _) => (OOM_KILLED, "it used more memory than its limit"),
             (false, 0) => ("Completed", ""),
             (false, _) => ("Error", ""),
         };

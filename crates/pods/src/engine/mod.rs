@@ -6,16 +6,19 @@
 //! | `namespaces`, `files`, `init` | parts of that |
 //! | `container`, `launch` | making and starting a container |
 //! | `exec` | processes in running containers |
+//! | `attach`, `forward` | clients of running containers, and of their ports |
 //! | `teardown` | stop, remove, undo |
 //! | `events` | what shims report |
 //! | `recover` | taking up what an earlier daemon left |
 //! | `lists` | views |
 
+mod attach;
 mod container;
 mod devices;
 mod events;
 mod exec;
 mod files;
+mod forward;
 mod init;
 mod launch;
 mod lists;
@@ -29,6 +32,7 @@ mod shims;
 mod solo;
 mod teardown;
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +41,6 @@ use corten_base::{ContainerId, ExecId, Namespace, SandboxId};
 use corten_image::Images;
 use corten_kernel::cgroup::Cgroups;
 use corten_net::{NamespacePool, Network, NetworkRequest};
-use corten_protocol::frame::{Request, Target};
 use corten_spec::request::{ContainerConfig, SandboxConfig};
 use corten_store::Store;
 use tokio::sync::mpsc;
@@ -278,7 +281,26 @@ impl Engine {
         self.inner.exec(&container, request, None).await
     }
 
-    /// Changes the terminal size of an exec, or of the container itself.
+    /// Attaches to a container that runs, or that is created and about to.
+    pub async fn attach(
+        &self,
+        ns: &Namespace,
+        id: &str,
+        request: AttachRequest,
+    ) -> Result<AttachSession> {
+        let container = self.inner.table.find_container(ns, id)?;
+        self.inner.attach(&container, request).await
+    }
+
+    /// Connects to a TCP port on the loopback of a pod; the socket is
+    /// non-blocking.
+    pub async fn port_forward(&self, ns: &Namespace, sandbox: &str, port: u16) -> Result<OwnedFd> {
+        let sandbox = self.inner.table.find_sandbox(ns, sandbox)?;
+        self.inner.port_forward(&sandbox, port).await
+    }
+
+    /// Changes the terminal size of an exec, or of the container itself, which
+    /// may be one that is not started yet.
     pub async fn resize(
         &self,
         ns: &Namespace,
@@ -288,10 +310,7 @@ impl Engine {
         columns: u16,
     ) -> Result<()> {
         let container = self.inner.table.find_container(ns, id)?;
-        let shim = self.inner.running_shim(&container).await?;
-        let target = Target { container: container.id.clone(), exec };
-        let (reply, _) = shim.call(&Request::Resize { target, rows, columns }, &[]).await?;
-        sandbox::expect_done("resize a terminal", reply)
+        self.inner.resize(&container, exec, rows, columns).await
     }
 
     /// Writes a running container's log to a new file at the same path.

@@ -2,8 +2,8 @@
 
 use super::bytes::{Reader, Writer};
 use super::{
-    CgroupFds, DecodeError, Exit, LaunchFailure, Phase, PodNamespaces, Refusal, Stdio, Target,
-    VERSION,
+    Attached, CgroupFds, DecodeError, Exit, LaunchFailure, Phase, PodNamespaces, Refusal, Stdio,
+    Target, VERSION,
 };
 
 /// How every frame begins.
@@ -38,6 +38,17 @@ impl Stdio {
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let [terminal, stdin, stdin_once, log, hand_over] = reader.flags()?;
         Ok(Self { terminal, stdin, stdin_once, log, hand_over })
+    }
+}
+
+impl Attached {
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.flags(&[self.stdin, self.stdout, self.stderr]);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let [stdin, stdout, stderr] = reader.flags()?;
+        Ok(Self { stdin, stdout, stderr })
     }
 }
 

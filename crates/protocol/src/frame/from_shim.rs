@@ -3,7 +3,8 @@
 use super::bytes::{Reader, Writer};
 use super::codec::{begin, open};
 use super::{
-    DecodeError, Event, Exit, FromShim, LaunchFailure, Phase, PodNamespaces, Refusal, Reply, Target,
+    Attached, DecodeError, Event, Exit, FromShim, LaunchFailure, Phase, PodNamespaces, Refusal,
+    Reply, Target,
 };
 
 // Replies lie below 256, events above.
@@ -13,6 +14,7 @@ const RUNNING: u16 = 3;
 const LISTED: u16 = 4;
 const NAMESPACES: u16 = 5;
 const REFUSED: u16 = 6;
+const ATTACHED: u16 = 7;
 const PRESENT: u16 = 0x101;
 const CREATED: u16 = 0x102;
 const EXITED: u16 = 0x103;
@@ -60,6 +62,7 @@ impl Reply {
             Self::Running { .. } => RUNNING,
             Self::Listed => LISTED,
             Self::Namespaces(_) => NAMESPACES,
+            Self::Attached(_) => ATTACHED,
             Self::Refused(_) => REFUSED,
         }
     }
@@ -73,6 +76,7 @@ impl Reply {
                 writer.i64(*at_ns);
             }
             Self::Namespaces(namespaces) => namespaces.write(writer),
+            Self::Attached(streams) => streams.write(writer),
             Self::Refused(refusal) => refusal.write(writer),
         }
     }
@@ -84,6 +88,7 @@ impl Reply {
             RUNNING => Self::Running { pid: reader.i32()?, at_ns: reader.i64()? },
             LISTED => Self::Listed,
             NAMESPACES => Self::Namespaces(PodNamespaces::read(reader)?),
+            ATTACHED => Self::Attached(Attached::read(reader)?),
             REFUSED => Self::Refused(Refusal::read(reader)?),
             kind => return Err(DecodeError::Kind(kind)),
         })

@@ -2,7 +2,7 @@
 
 use super::bytes::{Reader, Writer};
 use super::codec::{begin, open};
-use super::{CgroupFds, DecodeError, PodNamespaces, Request, Stdio, Target};
+use super::{Attached, CgroupFds, DecodeError, PodNamespaces, Request, Stdio, Target};
 
 const HELLO: u16 = 1;
 const SANDBOX: u16 = 2;
@@ -17,6 +17,7 @@ const REOPEN_LOG: u16 = 10;
 const LIST: u16 = 11;
 const DELETE: u16 = 12;
 const SHUTDOWN: u16 = 13;
+const ATTACH: u16 = 14;
 
 impl Request {
     /// The frame of this request. The reply carries the same number.
@@ -52,6 +53,7 @@ impl Request {
             Self::Kill { .. } => KILL,
             Self::Resize { .. } => RESIZE,
             Self::CloseStdin { .. } => CLOSE_STDIN,
+            Self::Attach { .. } => ATTACH,
             Self::ReopenLog { .. } => REOPEN_LOG,
             Self::List => LIST,
             Self::Delete { .. } => DELETE,
@@ -89,6 +91,10 @@ impl Request {
                 target.write(writer);
                 writer.u16(*rows);
                 writer.u16(*columns);
+            }
+            Self::Attach { container, streams } => {
+                writer.container(container);
+                streams.write(writer);
             }
             Self::Start { container } | Self::ReopenLog { container } => {
                 writer.container(container);
@@ -134,6 +140,9 @@ impl Request {
             CLOSE_STDIN => Self::CloseStdin { target: Target::read(reader)? },
             REOPEN_LOG => Self::ReopenLog { container: reader.container()? },
             LIST => Self::List,
+            ATTACH => {
+                Self::Attach { container: reader.container()?, streams: Attached::read(reader)? }
+            }
             DELETE => Self::Delete { target: Target::read(reader)? },
             SHUTDOWN => Self::Shutdown,
             kind => return Err(DecodeError::Kind(kind)),

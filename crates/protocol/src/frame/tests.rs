@@ -40,6 +40,10 @@ fn requests() -> Vec<Request> {
             timeout_ms: u64::MAX,
             cgroup: CgroupFds::default(),
         },
+        Request::Attach {
+            container: container.clone(),
+            streams: Attached { stdin: true, stdout: false, stderr: true },
+        },
         Request::ReopenLog { container },
         Request::List,
         Request::Shutdown,
@@ -62,6 +66,7 @@ fn messages() -> Vec<FromShim> {
         FromShim::Reply(2, Reply::Hello { version: 1 }),
         FromShim::Reply(u32::MAX, Reply::Running { pid: 12, at_ns: -5 }),
         FromShim::Reply(4, Reply::Listed),
+        FromShim::Reply(6, Reply::Attached(Attached { stdin: false, stdout: true, stderr: true })),
         FromShim::Reply(5, Reply::Namespaces(PodNamespaces::default())),
         FromShim::Event(Event::Created { container: container.clone(), pid: 1 }),
         FromShim::Event(Event::OutOfMemory { container: container.clone() }),

@@ -144,8 +144,14 @@ impl Queue {
         self.waker.as_fd()
     }
 
-    /// Reads what a stream has, once.
-    pub fn fill(&self, log: LogId, stream: Stream, fd: BorrowedFd<'_>) -> Filled {
+    /// Reads what a stream has, once, and shows it to `copy`, which must not wait.
+    pub fn fill(
+        &self,
+        log: LogId,
+        stream: Stream,
+        fd: BorrowedFd<'_>,
+        copy: impl FnOnce(&[u8]),
+    ) -> Filled {
         let mut pending = self.lock();
         let Pending { batch, room_wanted, .. } = &mut *pending;
         let room = LOG_QUEUE_BYTES_MAX.saturating_sub(batch.data.len());
@@ -161,6 +167,7 @@ impl Queue {
             Ok(0) | Err(Errno::IO) => Filled::End,
             Ok(length) => {
                 let at_ns = process::realtime_ns();
+                copy(&batch.data[batch.data.len() - length..]);
                 batch.tasks.push(Task::Data { log, stream, at_ns, length });
                 self.filled.notify_one();
                 Filled::Taken(length)

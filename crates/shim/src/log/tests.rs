@@ -41,7 +41,7 @@ impl Bench {
             write.write_all(now).unwrap();
             let mut left = now.len();
             while left > 0 {
-                match self.queue.fill(1, stream, read.as_fd()) {
+                match self.queue.fill(1, stream, read.as_fd(), |_| ()) {
                     Filled::Taken(count) => left -= count,
                     Filled::NoRoom => std::thread::yield_now(),
                     other => panic!("{other:?}"),
