@@ -151,3 +151,16 @@ pub const REGISTRY_TOKEN_BYTES_MAX: usize = 32 << 10;
 pub const TOKEN_ANSWER_BYTES_MAX: usize = 256 << 10;
 /// Seconds that a registry's Retry-After is obeyed at most.
 pub const RETRY_AFTER_SECONDS_MAX: u64 = 60;
+
+/// Bytes of the payload of one SPDY control frame.
+pub const SPDY_CONTROL_BYTES_MAX: usize = 16 << 10;
+/// Bytes of the headers of one SPDY stream, inflated.
+pub const SPDY_HEADER_BYTES_MAX: usize = 16 << 10;
+/// Headers of one SPDY stream.
+pub const SPDY_HEADERS_MAX: usize = 64;
+/// Streams that are open on one SPDY connection.
+pub const SPDY_STREAMS_MAX: usize = 2048;
+/// Bytes that are read from a process, or a port, and sent as one frame.
+pub const STREAM_CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of sizes of a terminal that are no whole object yet.
+pub const STREAM_RESIZE_BYTES_MAX: usize = 1 << 10;
