@@ -22,7 +22,10 @@ fn code(kind: Kind) -> Code {
 
 /// An error of the engine, for the wire.
 pub fn from_pods(error: &Error) -> Status {
-    status(code(error.kind), error.message())
+    match error.reason {
+        "" => status(code(error.kind), error.message()),
+        reason => status(code(error.kind), &format!("{reason}: {}", error.message())),
+    }
 }
 
 /// A status whose sentence fits into a header.
@@ -93,6 +96,13 @@ mod tests {
         assert_eq!(of(Kind::DeadlineExceeded), Code::DeadlineExceeded);
         assert_eq!(of(Kind::Unimplemented), Code::Unimplemented);
         assert_eq!(of(Kind::InvalidArgument), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn a_word_for_the_kubelet_comes_first() {
+        let error = Error::new(Kind::NotFound, "no image").because("ImageVolumeMountFailed");
+        let sent = from_pods(&error.during("unable to create container"));
+        assert_eq!(sent.message(), "ImageVolumeMountFailed: unable to create container: no image");
     }
 
     #[test]

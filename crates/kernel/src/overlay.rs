@@ -244,8 +244,8 @@ pub fn idmapped_clone(directory: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> Resu
 
 /// Gives a detached mount a place for as long as the guard lives: kernels
 /// before 6.15 take no layers from a mount that has none.
-pub fn attach<'a>(mount: &OwnedFd, place: &'a Path) -> Result<Attached<'a>> {
-    move_mount(mount.as_fd(), "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+pub fn attach<'a>(mount: BorrowedFd<'_>, place: &'a Path) -> Result<Attached<'a>> {
+    move_mount(mount, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .context("mount on", || place.display().to_string())?;
     Ok(Attached(place))
 }

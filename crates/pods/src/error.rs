@@ -30,6 +30,9 @@ pub enum Kind {
 pub struct Error {
     /// The class.
     pub kind: Kind,
+    /// A word that the kubelet looks for at the beginning of what it is told;
+    /// empty for none.
+    pub reason: &'static str,
     message: String,
 }
 
@@ -39,7 +42,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with this sentence.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, reason: "", message: message.into() }
     }
 
     /// No `what` of that id.
@@ -66,6 +69,13 @@ impl Error {
     #[must_use]
     pub fn during(mut self, doing: impl fmt::Display) -> Self {
         self.message = format!("{doing}: {}", self.message);
+        self
+    }
+
+    /// Gives it a word that the kubelet looks for.
+    #[must_use]
+    pub fn because(mut self, reason: &'static str) -> Self {
+        self.reason = reason;
         self
     }
 

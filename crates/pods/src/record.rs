@@ -85,6 +85,9 @@ pub struct ContainerRecord {
     pub image_ref: String,
     /// The image's layers, bottom first.
     pub layers: Vec<Digest>,
+    /// Images that it has as volumes.
+    #[serde(default)]
+    pub volumes: Vec<ImageVolume>,
     /// Its cgroup.
     pub cgroup: String,
     /// Its log file; empty for none.
@@ -97,6 +100,17 @@ pub struct ContainerRecord {
     pub stop_signal: i32,
     /// The first process, while it runs.
     pub pid: Option<i32>,
+}
+
+/// An image that a container has as a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageVolume {
+    /// Which of the container's mounts.
+    pub mount: usize,
+    /// The image.
+    pub image_id: Digest,
+    /// Its layers, bottom first.
+    pub layers: Vec<Digest>,
 }
 
 /// The bytes of a record: magic, kind, version, JSON.

@@ -91,6 +91,8 @@ pub struct ContainerView {
     pub image_id: Digest,
     /// `repository@digest` if the image has one, else its id.
     pub image_ref: String,
+    /// Images that it has as volumes: which of its mounts, and their ids.
+    pub volumes: Vec<(usize, Digest)>,
     /// The log file; empty for none.
     pub log_path: String,
     /// Limits as they are now.

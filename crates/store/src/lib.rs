@@ -41,7 +41,7 @@ use corten_base::{ContainerId, Digest};
 pub use error::{Error, Result};
 pub use layer::{LayerStart, Lease, Unpack, UnpackedLayer};
 pub use records::Batch;
-pub use snapshot::{Idmap, Snapshot, Snapshotter, Usage};
+pub use snapshot::{Idmap, MountAs, Snapshot, Snapshotter, Usage};
 pub use tar::{TarContent, TarItem, TarKind, TarMember, TarWriter, members};
 
 use blob::Blobs;
@@ -183,9 +183,9 @@ impl Store {
         &self,
         id: &ContainerId,
         layers: &[Digest],
-        idmap: Option<&Idmap<'_>>,
+        how: MountAs<'_>,
     ) -> Result<Snapshot> {
-        self.snapshots.prepare(id, layers, idmap)
+        self.snapshots.prepare(id, layers, how)
     }
 
     /// See [`Snapshotter::remove`].
@@ -194,8 +194,8 @@ impl Store {
     }
 
     /// See [`Snapshotter::view`].
-    pub fn view(&self, layers: &[Digest]) -> Result<OwnedFd> {
-        self.snapshots.view(layers)
+    pub fn view(&self, layers: &[Digest], sub_path: &str, how: MountAs<'_>) -> Result<OwnedFd> {
+        self.snapshots.view(layers, sub_path, how)
     }
 
     /// What the images take of the disk. Nothing is walked: sizes were recorded.

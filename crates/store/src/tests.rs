@@ -106,7 +106,7 @@ fn layers_come_durable_and_go_when_nobody_wants_them() {
     let digest = digest_of(&archive);
     let lease = fixture.layer(archive.clone());
     assert_eq!(lease.diff_id(), &digest);
-    assert!(fixture.store().prepare_snapshot(&id(1), &[digest], None).is_err());
+    assert!(fixture.store().prepare_snapshot(&id(1), &[digest], MountAs::default()).is_err());
     drop(lease);
     // Not made durable: gone after a crash.
     fixture.reopen();
@@ -121,7 +121,7 @@ fn layers_come_durable_and_go_when_nobody_wants_them() {
     let LayerStart::Present(lease) = fixture.store().begin_layer(Some(digest)).unwrap() else {
         panic!("it is there");
     };
-    let snapshot = fixture.store().prepare_snapshot(&id(1), &[digest], None).unwrap();
+    let snapshot = fixture.store().prepare_snapshot(&id(1), &[digest], MountAs::default()).unwrap();
     drop(lease);
     assert_eq!(fixture.store().collect(|_| false).unwrap(), 0, "a snapshot uses it");
     drop(snapshot);
@@ -196,8 +196,8 @@ fn layers_hide_and_show_each_other() {
         .file("opaque/above", b"")
         .file("same", b"new");
     let (layers, _leases) = fixture.image(vec![bottom, top]);
-    let snapshot = fixture.store().prepare_snapshot(&id(1), &layers, None).unwrap();
-    let view = fixture.store().view(&layers).unwrap();
+    let snapshot = fixture.store().prepare_snapshot(&id(1), &layers, MountAs::default()).unwrap();
+    let view = fixture.store().view(&layers, "", MountAs::default()).unwrap();
     for mount in [&snapshot.mount, &view] {
         assert_eq!(std::fs::read_to_string(at(mount, "same")).unwrap(), "new");
         assert!(!at(mount, "etc/gone").exists() && at(mount, "etc/passwd").exists());
@@ -214,7 +214,7 @@ fn layers_hide_and_show_each_other() {
     let usage = fixture.store().snapshotter().usage(&id(1)).unwrap();
     assert!(usage.bytes >= 50_000, "{usage:?}");
     assert_eq!(fixture.store().snapshotter().list(), [id(1)]);
-    let again = fixture.store().prepare_snapshot(&id(1), &layers, None);
+    let again = fixture.store().prepare_snapshot(&id(1), &layers, MountAs::default());
     assert!(matches!(again, Err(Error::SnapshotExists(_))));
 }
 
@@ -223,9 +223,10 @@ fn an_image_without_layers_and_one_with_one() {
     let fixture = Fixture::new();
     let (layers, _leases) = fixture.image(vec![Archive::default().dir(".", 0o711).file("a", b"a")]);
     for (byte, layers) in [(1, &[][..]), (2, &layers[..])] {
-        let snapshot = fixture.store().prepare_snapshot(&id(byte), layers, None).unwrap();
+        let snapshot =
+            fixture.store().prepare_snapshot(&id(byte), layers, MountAs::default()).unwrap();
         std::fs::write(at(&snapshot.mount, "b"), "b").unwrap();
-        let view = fixture.store().view(layers).unwrap();
+        let view = fixture.store().view(layers, "", MountAs::default()).unwrap();
         assert_eq!(at(&view, "a").exists(), !layers.is_empty());
         let mode = if layers.is_empty() { 0o755 } else { 0o711 };
         assert_eq!(at(&snapshot.mount, "").metadata().unwrap().mode() & 0o7777, mode);
@@ -233,14 +234,54 @@ fn an_image_without_layers_and_one_with_one() {
 }
 
 #[test]
+fn a_view_of_a_part_stays_inside_the_image() {
+    let fixture = Fixture::new();
+    let archive = Archive::default()
+        .file("srv/data/file", b"inside")
+        .link(b'2', "srv/absolute", "/srv/data")
+        .link(b'2', "srv/outside", "../../../../../etc/passwd")
+        .link(b'2', "srv/loop", "loop");
+    let (layers, _leases) = fixture.image(vec![archive]);
+    let part = |path: &str| fixture.store().view(&layers, path, MountAs::default());
+    for path in ["srv/data", "/srv/data", "srv/absolute", "../srv/./data/"] {
+        let view = part(path).unwrap();
+        assert_eq!(std::fs::read_to_string(at(&view, "file")).unwrap(), "inside", "{path}");
+        assert!(std::fs::write(at(&view, "new"), "").is_err());
+    }
+    let file = part("srv/data/file").unwrap();
+    assert!(rustix::fs::fstat(&file).unwrap().st_size == 6);
+    for path in ["srv/none", "srv/data/file/below", "srv/outside"] {
+        assert!(matches!(part(path), Err(Error::NotFound { .. })), "{path}");
+    }
+    assert!(part("srv/loop").is_err());
+}
+
+#[test]
+fn layers_of_volumes_are_kept_with_the_snapshot() {
+    let mut fixture = Fixture::new();
+    let (own, leases) = fixture.image(vec![Archive::default().file("a", b"")]);
+    let (volume, more) = fixture.image(vec![Archive::default().file("b", b"")]);
+    drop(fixture.store().prepare_snapshot(&id(1), &own, MountAs::default()).unwrap());
+    fixture.store().snapshotter().hold(&id(1), &volume).unwrap();
+    assert!(fixture.store().snapshotter().hold(&id(2), &volume).is_err());
+    drop((leases, more));
+    assert_eq!(fixture.store().collect(|_| false).unwrap(), 0);
+    fixture.reopen();
+    assert_eq!(fixture.store().collect(|_| false).unwrap(), 0);
+    fixture.store().view(&volume, "", MountAs::default()).unwrap();
+    fixture.store().remove_snapshot(&id(1)).unwrap();
+    assert_eq!(fixture.store().collect(|_| false).unwrap(), 2);
+}
+
+#[test]
 fn a_snapshot_is_mounted_again_in_the_same_boot_only() {
     let mut fixture = Fixture::new();
     let (layers, leases) = fixture.image(vec![Archive::default().file("a", b"a")]);
-    let snapshot = fixture.store().prepare_snapshot(&id(1), &layers, None).unwrap();
+    let snapshot = fixture.store().prepare_snapshot(&id(1), &layers, MountAs::default()).unwrap();
     std::fs::write(at(&snapshot.mount, "b"), "kept").unwrap();
     drop((snapshot, leases));
     fixture.reopen();
-    let snapshot = fixture.store().snapshotter().remount(&id(1), None).unwrap();
+    let snapshot = fixture.store().snapshotter().remount(&id(1), MountAs::default()).unwrap();
     assert_eq!(std::fs::read_to_string(at(&snapshot.mount, "b")).unwrap(), "kept");
     drop(snapshot);
     let file = fixture.root().join("snapshots").join(id(1).as_str()).join("snapshot");
@@ -248,7 +289,7 @@ fn a_snapshot_is_mounted_again_in_the_same_boot_only() {
     let boot = text.lines().nth(1).unwrap().to_owned();
     std::fs::write(&file, text.replace(&boot, "another-boot")).unwrap();
     fixture.reopen();
-    let error = fixture.store().snapshotter().remount(&id(1), None).unwrap_err();
+    let error = fixture.store().snapshotter().remount(&id(1), MountAs::default()).unwrap_err();
     assert!(error.to_string().contains("restarted"), "{error}");
     fixture.store().remove_snapshot(&id(1)).unwrap();
     fixture.store().remove_snapshot(&id(1)).unwrap();
@@ -295,7 +336,10 @@ fn owners_are_shifted_for_a_user_namespace() {
     let userns = Userns::new();
     let file = std::fs::File::open(userns.path("ns/user")).unwrap();
     let idmap = Idmap { userns: file.as_fd(), root_uid: 200_000, root_gid: 300_000 };
-    let snapshot = fixture.store().prepare_snapshot(&id(1), &layers, Some(&idmap)).unwrap();
+    let snapshot = fixture
+        .store()
+        .prepare_snapshot(&id(1), &layers, MountAs { idmap: Some(&idmap), label: "" })
+        .unwrap();
     for (name, uid, gid) in
         [("", 200_000, 300_000), ("a", 200_000, 300_000), ("owned", 201_000, 301_000)]
     {
@@ -348,7 +392,7 @@ const IMAGE_LAYERS: usize = 200;
 fn hostile_trees_are_deleted() {
     let fixture = Fixture::new();
     let (layers, _leases) = fixture.image(vec![Archive::default().file("a", b"a")]);
-    let snapshot = fixture.store().prepare_snapshot(&id(1), &layers, None).unwrap();
+    let snapshot = fixture.store().prepare_snapshot(&id(1), &layers, MountAs::default()).unwrap();
     let script = r#"
         mkdir locked && touch locked/file && chmod 0 locked
         touch fixed && mkdir kept && touch kept/file kept/other

@@ -75,7 +75,7 @@ pub fn container_status(view: &ContainerView, image: String) -> cri::ContainerSt
         message: view.message.clone(),
         labels: view.config.labels.clone(),
         annotations: view.config.annotations.clone(),
-        mounts: view.config.mounts.iter().map(mount::to_cri).collect(),
+        mounts: mounts(view),
         log_path: view.log_path.clone(),
         resources: Some(cri::ContainerResources {
             linux: Some(resources::to_cri(&view.resources)),
@@ -91,6 +91,17 @@ pub fn container_status(view: &ContainerView, image: String) -> cri::ContainerSt
         }),
         stop_signal: signal::to_cri(view.stop_signal).into(),
     }
+}
+
+/// The mounts that were asked for; of images with the id of what is mounted.
+fn mounts(view: &ContainerView) -> Vec<cri::Mount> {
+    let mut mounts: Vec<_> = view.config.mounts.iter().map(mount::to_cri).collect();
+    for (index, id) in &view.volumes {
+        if let Some(image) = mounts.get_mut(*index).and_then(|mount| mount.image.as_mut()) {
+            image.image_ref = id.to_string();
+        }
+    }
+    mounts
 }
 
 /// The name that people know a container's image by: a tag it still has
@@ -173,6 +184,7 @@ mod tests {
             message: String::new(),
             image_id: Digest::from_sha256([3; 32]),
             image_ref: "docker.io/library/nginx@sha256:1".into(),
+            volumes: vec![(0, Digest::from_sha256([4; 32]))],
             log_path: "/var/log/pods/x/0.log".into(),
             resources: Default::default(),
             user: corten_pods::ProcessUser { uid: 1, gid: 2, groups: vec![2, 3] },

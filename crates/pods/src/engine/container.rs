@@ -94,6 +94,7 @@ impl Inner {
     ) -> Result<Container> {
         let id = ContainerId::from_random(corten_kernel::random::bytes());
         let log_path = self.log_path(sandbox, &config)?;
+        let volumes = self.find_volumes(&sandbox.namespace, &config)?;
         let config = Arc::new(config);
         let stop_signal =
             corten_spec::signal::stop_signal(config.stop_signal, &image.config.stop_signal);
@@ -115,6 +116,7 @@ impl Inner {
                 .first()
                 .map_or_else(|| image.id.to_string(), |digest| digest.to_string()),
             layers: image.layers.clone(),
+            volumes,
             cgroup: format!("{}/{id}", sandbox.record.borrow().cgroup),
             log_path,
             resources: config.resources.clone(),

@@ -176,6 +176,7 @@ pub(super) fn container_view(record: &ContainerRecord) -> ContainerView {
         message: record.message.clone(),
         image_id: record.image_id,
         image_ref: record.image_ref.clone(),
+        volumes: record.volumes.iter().map(|volume| (volume.mount, volume.image_id)).collect(),
         log_path: record.log_path.clone(),
         resources: record.resources.clone(),
         user: record.user.clone(),

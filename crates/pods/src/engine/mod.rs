@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `sandbox` | making a sandbox |
 //! | `namespaces`, `files`, `init` | parts of that |
-//! | `container`, `launch` | making and starting a container |
+//! | `container`, `prepare`, `volumes`, `launch` | making and starting a container |
 //! | `exec` | processes in running containers |
 //! | `attach`, `forward` | clients of running containers, and of their ports |
 //! | `teardown` | stop, remove, undo |
@@ -31,6 +31,7 @@ mod sandbox;
 mod shims;
 mod solo;
 mod teardown;
+mod volumes;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;

@@ -24,10 +24,11 @@ use corten_spec::{
     BindSource, LowerInput, ResolvedUser, bind_sources, cgroup_resources, lower, lower_exec, oci,
     resolve_user,
 };
-use corten_store::Idmap;
+use corten_store::{Idmap, MountAs};
 use rustix::fs::OFlags;
 
 use super::launch::Plan;
+use super::volumes::Volumes;
 use super::{Inner, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::table::Container;
@@ -88,7 +89,7 @@ impl Inner {
     }
 
     fn prepare_now(&self, container: &Container, image: &Image, pod: PodFds) -> Result<Prepared> {
-        let root = self.root_filesystem(container, &pod)?;
+        let (root, volumes) = self.filesystems(container, &pod)?;
         let user = resolve_in(&root, container, image)?;
         let mut spec = self.oci_spec(container, image, &user)?;
         self.save_spec(container, &spec)?;
@@ -97,7 +98,7 @@ impl Inner {
             // They are the sandbox's, and were set when it was made.
             linux.sysctl.clear();
         }
-        let plan = self.lower(container, &spec, root, pod)?;
+        let plan = self.lower(container, &spec, root, volumes, pod)?;
         let user = ProcessUser { uid: user.uid, gid: user.gid, groups: user.additional_gids };
         Ok(Prepared { plan, resources, user })
     }
@@ -109,6 +110,7 @@ impl Inner {
         container: &Container,
         spec: &oci::Spec,
         root: OwnedFd,
+        mut volumes: Volumes,
         pod: PodFds,
     ) -> Result<Plan> {
         let shm = self.shm_name(container);
@@ -117,7 +119,10 @@ impl Inner {
         let mut binds = Vec::new();
         for source in bind_sources(spec, &own_mounts) {
             binds.push(FdIndex(fds.len() as u16));
-            fds.push(open_source(&source, pod.user.as_ref())?);
+            fds.push(match volumes.remove(&source.path) {
+                Some(volume) => volume,
+                None => open_source(&source, pod.user.as_ref())?,
+            });
         }
         let mut namespaces = Vec::new();
         let held = [
@@ -249,7 +254,8 @@ fn id_maps(mappings: &[oci::LinuxIdMapping]) -> Vec<ns::IdMap> {
 // -- root filesystem and user
 
 impl Inner {
-    fn root_filesystem(&self, container: &Container, pod: &PodFds) -> Result<OwnedFd> {
+    /// The root filesystem, and the images that are mounted in it.
+    fn filesystems(&self, container: &Container, pod: &PodFds) -> Result<(OwnedFd, Volumes)> {
         let user = container.sandbox.config.namespaces.user.as_ref();
         let idmap = match (user, &pod.user) {
             (Some(user), Some(userns)) => Some(Idmap {
@@ -260,16 +266,16 @@ impl Inner {
             (Some(_), None) => return Err(Error::internal("the shim has no user namespace")),
             (None, _) => None,
         };
+        let how = MountAs { idmap: idmap.as_ref(), label: "" };
         let layers = container.record.borrow().layers.clone();
         let snapshots = self.store.snapshotter();
-        let snapshot = match snapshots.prepare(&container.id, &layers, idmap.as_ref()) {
+        let snapshot = match snapshots.prepare(&container.id, &layers, how) {
             // It ran before, and goes on with what it wrote.
-            Err(corten_store::Error::SnapshotExists(_)) => {
-                snapshots.remount(&container.id, idmap.as_ref())
-            }
+            Err(corten_store::Error::SnapshotExists(_)) => snapshots.remount(&container.id, how),
             prepared => prepared,
         };
-        snapshot.map(|snapshot| snapshot.mount).map_err(|error| Error::internal(error.to_string()))
+        let root = snapshot.map_err(|error| Error::internal(error.to_string()))?.mount;
+        Ok((root, self.open_volumes(container, how)?))
     }
 }
 
@@ -412,14 +418,11 @@ impl Inner {
         let table = if propagates { mount::mount_list()? } else { Vec::new() };
         mounts
             .iter()
-            .map(|request| {
-                if let Some(image) = &request.image {
-                    return Err(Error::new(
-                        Kind::Unimplemented,
-                        format!(
-                            "unable to mount image {image:?}: image volumes are not offered yet"
-                        ),
-                    ));
+            .enumerate()
+            .map(|(index, request)| {
+                if request.image.is_some() {
+                    let source = self.volume_name(container, index);
+                    return Ok(MountFact { source, ..MountFact::default() });
                 }
                 let source = host_path(&request.host_path, request.create_host_path)?;
                 let on = mount_of(&table, &source);

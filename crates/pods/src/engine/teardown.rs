@@ -285,14 +285,19 @@ impl Inner {
     /// Lets go of the layers of an image that was removed while this container
     /// used them. Nobody waits for it: what fails goes with the next removal.
     fn release_image(&self, container: &Container) {
-        let id = container.record.borrow().image_id.to_string();
-        if self.images.find(&container.sandbox.namespace, &id).is_some() {
+        let used: Vec<String> = {
+            let record = container.record.borrow();
+            let volumes = record.volumes.iter().map(|volume| volume.image_id);
+            volumes.chain([record.image_id]).map(|id| id.to_string()).collect()
+        };
+        let there = |id: &String| self.images.find(&container.sandbox.namespace, id).is_some();
+        if used.iter().all(there) {
             return;
         }
         let images = self.images.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = images.collect() {
-                tracing::warn!(image = %id, %error, "unable to delete the layers of a removed image");
+                tracing::warn!(%error, "unable to delete the layers of a removed image");
             }
         });
     }

@@ -163,8 +163,11 @@ fn bind(request: &MountRequest, fact: &MountFact) -> Result<Mount> {
         }
         options.push(option.clone());
     }
-    let mappings =
-        |list: &[crate::request::IdMapping]| list.iter().map(|mapping| (*mapping).into()).collect();
+    // An image is mounted for the pod's user namespace to begin with.
+    let shifted = request.image.is_none();
+    let mappings = |list: &[crate::request::IdMapping]| {
+        list.iter().filter(|_| shifted).map(|mapping| (*mapping).into()).collect()
+    };
     Ok(Mount {
         destination,
         kind: "bind".into(),

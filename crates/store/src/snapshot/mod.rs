@@ -26,6 +26,15 @@ pub struct Idmap<'fd> {
     pub root_gid: u32,
 }
 
+/// How a root file system, or a part of one, is mounted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MountAs<'a> {
+    /// In this user namespace; none for the host's.
+    pub idmap: Option<&'a Idmap<'a>>,
+    /// With this SELinux label on every file; empty for the files' own.
+    pub label: &'a str,
+}
+
 /// A container's root file system, ready to be given a place.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -40,21 +49,22 @@ pub trait Snapshotter: Send + Sync {
     /// layers cannot be collected until it is removed.
     /// [`crate::Error::SnapshotExists`] if there is one: remove it first, or
     /// [`Snapshotter::remount`] it.
-    fn prepare(
-        &self,
-        id: &ContainerId,
-        layers: &[Digest],
-        idmap: Option<&Idmap<'_>>,
-    ) -> Result<Snapshot>;
+    fn prepare(&self, id: &ContainerId, layers: &[Digest], how: MountAs<'_>) -> Result<Snapshot>;
+
+    /// Keeps more layers from being collected until the snapshot is removed:
+    /// those of images that the container has as volumes.
+    fn hold(&self, id: &ContainerId, layers: &[Digest]) -> Result<()>;
 
     /// Mounts the files of a container that ran before. The earlier mount must
     /// be gone. [`crate::Error::Damaged`] after a reboot, as its files were
     /// never synced.
-    fn remount(&self, id: &ContainerId, idmap: Option<&Idmap<'_>>) -> Result<Snapshot>;
+    fn remount(&self, id: &ContainerId, how: MountAs<'_>) -> Result<Snapshot>;
 
-    /// A read-only detached mount of durable layers, bottom first: image
-    /// volumes, and looking for `/etc/passwd`. The caller keeps leases.
-    fn view(&self, layers: &[Digest]) -> Result<OwnedFd>;
+    /// A read-only detached mount of durable layers, bottom first: an image
+    /// volume. With `sub_path` of that directory or file only; links on the way
+    /// are followed inside the image, and what is not there is
+    /// [`crate::Error::NotFound`]. Somebody else keeps the layers.
+    fn view(&self, layers: &[Digest], sub_path: &str, how: MountAs<'_>) -> Result<OwnedFd>;
 
     /// Forgets a snapshot; its files are deleted in the background. What is
     /// not there is removed already.

@@ -18,19 +18,23 @@ use std::time::{Duration, Instant};
 
 use corten_base::limits::IMAGE_LAYERS_MAX;
 use corten_base::{ContainerId, Digest};
-use corten_kernel::Errno;
 use corten_kernel::overlay::{self, Overlay, Upper};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use corten_kernel::rooted::Root;
+use corten_kernel::{Errno, mount};
+use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 
 use super::chain::{Attributes, Chains};
-use super::{Idmap, Snapshot, Snapshotter, Usage, usage};
+use super::{Idmap, MountAs, Snapshot, Snapshotter, Usage, usage};
 use crate::error::{Error, IoContext, Result};
 use crate::layer::{Layers, Lease};
 use crate::trash::Trash;
 
 const MAGIC: &str = "corten-snapshot 1";
-/// Bytes of the file that describes a snapshot: 500 digests and a boot id.
-const FILE_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of the file that describes a snapshot: a boot id, 500 digests, and
+/// those of image volumes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Begins the line of a layer that is held, and not part of the snapshot.
+const HELD: char = '+';
 /// How long a usage is good for; kubelets ask every 10 s.
 const USAGE_AGE_MAX: Duration = Duration::from_secs(15);
 
@@ -53,8 +57,8 @@ pub(crate) struct Overlayfs {
 struct Known {
     /// Bottom first.
     layers: Vec<Digest>,
-    /// Keep the layers from being collected.
-    _leases: Vec<Lease>,
+    /// Keep layers from being collected, also those that are only held.
+    leases: Vec<Lease>,
     /// Why it cannot be mounted again.
     damage: Option<String>,
     usage: Option<(Instant, Usage)>,
@@ -92,19 +96,19 @@ impl Overlayfs {
 
     fn find(&self, path: &Path) -> Known {
         let damaged = |reason: String| Known { damage: Some(reason), ..Known::default() };
-        let Some((boot_id, layers)) = read_file(path) else {
+        let Some(Written { boot_id, layers, held }) = read_file(path) else {
             return damaged("what was written about it is unreadable".into());
         };
-        let leases: Vec<Lease> =
-            layers.iter().filter_map(|digest| self.layers.lease(digest)).collect();
+        let used = layers.iter().chain(&held);
+        let leases: Vec<Lease> = used.filter_map(|digest| self.layers.lease(digest)).collect();
         let damage = if boot_id != self.boot_id {
             Some("the machine was restarted since, and its files were never synced".to_owned())
-        } else if leases.len() < layers.len() {
+        } else if leases.len() < layers.len() + held.len() {
             Some("a layer that it needs is gone".to_owned())
         } else {
             None
         };
-        Known { layers, _leases: leases, damage, usage: None }
+        Known { layers, leases, damage, usage: None }
     }
 
     fn path(&self, id: &ContainerId) -> PathBuf {
@@ -131,7 +135,7 @@ impl Overlayfs {
     }
 
     /// Makes the directories of a new snapshot and mounts it.
-    fn make(&self, path: &Path, layers: &[Digest], idmap: Option<&Idmap<'_>>) -> Result<Snapshot> {
+    fn make(&self, path: &Path, layers: &[Digest], how: MountAs<'_>) -> Result<Snapshot> {
         let describe = || path.display().to_string();
         std::fs::create_dir(path)
             .and_then(|()| std::fs::create_dir(path.join("upper")))
@@ -143,15 +147,15 @@ impl Overlayfs {
         }
         std::fs::write(path.join("snapshot"), text).doing("write", describe)?;
         let root = self.chains.root(layers)?;
-        own(&path.join("upper"), root, idmap)?;
-        self.mount(path, layers, idmap)
+        own(&path.join("upper"), root, how.idmap)?;
+        self.mount(path, layers, how)
     }
 
-    fn mount(&self, path: &Path, layers: &[Digest], idmap: Option<&Idmap<'_>>) -> Result<Snapshot> {
+    fn mount(&self, path: &Path, layers: &[Digest], how: MountAs<'_>) -> Result<Snapshot> {
         let upper = open_directory(&path.join("upper"))?;
         let work = open_directory(&path.join("work"))?;
         let upper = Upper { upper: upper.as_fd(), work: work.as_fd() };
-        Ok(Snapshot { mount: self.mount_on(layers, Some(upper), idmap)? })
+        Ok(Snapshot { mount: self.mount_on(layers, Some(upper), how)? })
     }
 
     /// Mounts layers, bottom first, below an upper, or read-only.
@@ -159,8 +163,9 @@ impl Overlayfs {
         &self,
         layers: &[Digest],
         upper: Option<Upper<'_>>,
-        idmap: Option<&Idmap<'_>>,
+        how: MountAs<'_>,
     ) -> Result<OwnedFd> {
+        let MountAs { idmap, label } = how;
         let parent = open_directory(self.layers.dir())?;
         let parent = match idmap {
             Some(idmap) => overlay::idmapped_clone(parent.as_fd(), idmap.userns)?,
@@ -174,45 +179,64 @@ impl Overlayfs {
         }
         let lower: Vec<BorrowedFd<'_>> = lower.iter().map(AsFd::as_fd).collect();
         let scratch = self.layers.temporary("mount");
-        let request =
-            Overlay { lower: &lower, upper, volatile: true, options: &[], scratch: &scratch };
+        let context = [("context", Some(label))];
+        let options = if label.is_empty() { &[][..] } else { &context };
+        let request = Overlay { lower: &lower, upper, volatile: true, options, scratch: &scratch };
         let mounted = match overlay::mount(&request) {
             Err(error) if idmap.is_some() && error.errno == Errno::INVAL => {
-                self.mount_attached(&parent, &request)
+                self.with_place(&parent, || overlay::mount(&request))
             }
             result => result,
         };
         Ok(mounted?)
     }
 
-    /// For kernels that take no layers of a mount without a place: gives the
-    /// clone one for the moment. The descriptors stay as they are.
-    fn mount_attached(
+    /// Gives a mount a place while something is done with it that older kernels
+    /// refuse without one. Its descriptors stay as they are.
+    fn with_place<T>(
         &self,
-        clone: &OwnedFd,
-        request: &Overlay<'_>,
-    ) -> corten_kernel::Result<OwnedFd> {
+        mount: impl AsFd,
+        work: impl FnOnce() -> corten_kernel::Result<T>,
+    ) -> corten_kernel::Result<T> {
         let place = self.layers.temporary("idmap");
         let failed = |error: std::io::Error| {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
             corten_kernel::Error::new("create directory", place.display().to_string(), errno)
         };
         std::fs::create_dir(&place).map_err(failed)?;
-        let mounted = overlay::attach(clone, &place).and_then(|_guard| overlay::mount(request));
+        let done = overlay::attach(mount.as_fd(), &place).and_then(|_guard| work());
         let _ = std::fs::remove_dir(&place);
-        mounted
+        done
+    }
+
+    /// A directory or file of a mount, as a mount of its own.
+    fn part(&self, whole: OwnedFd, path: &str) -> Result<OwnedFd> {
+        let root = Root::from_fd(whole);
+        let describe = || format!("{path:?} in the image");
+        let part = root.open_in(path.as_bytes(), OFlags::PATH).map_err(|errno| match errno {
+            Errno::NOENT | Errno::NOTDIR => Error::NotFound { what: "path", id: describe() },
+            errno => Error::Io { verb: "open", object: describe(), source: errno.into() },
+        })?;
+        let stat = rustix::fs::fstat(&part).doing("look at", describe)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind != FileType::Directory && kind != FileType::RegularFile {
+            return Err(Error::NotFound { what: "directory or file", id: describe() });
+        }
+        match mount::open_tree_at(part.as_fd(), false) {
+            // Kernels before 6.15 clone no mount that has no place.
+            Err(error) if error.errno == Errno::INVAL => {
+                self.with_place(&root, || mount::open_tree_at(part.as_fd(), false))
+            }
+            cloned => cloned,
+        }
+        .map_err(Error::from)
     }
 }
 
 impl Snapshotter for Overlayfs {
-    fn prepare(
-        &self,
-        id: &ContainerId,
-        layers: &[Digest],
-        idmap: Option<&Idmap<'_>>,
-    ) -> Result<Snapshot> {
+    fn prepare(&self, id: &ContainerId, layers: &[Digest], how: MountAs<'_>) -> Result<Snapshot> {
         let leases = self.lease_all(layers)?;
-        let known = Known { layers: layers.to_vec(), _leases: leases, damage: None, usage: None };
+        let known = Known { layers: layers.to_vec(), leases, damage: None, usage: None };
         {
             let mut all = self.known();
             if all.contains_key(id) {
@@ -221,13 +245,40 @@ impl Snapshotter for Overlayfs {
             all.insert(id.clone(), known);
         }
         let path = self.path(id);
-        self.make(&path, layers, idmap).inspect_err(|_| {
+        self.make(&path, layers, how).inspect_err(|_| {
             // The error that is returned says more; a rest is swept by the next remove.
             let _ = self.remove(id);
         })
     }
 
-    fn remount(&self, id: &ContainerId, idmap: Option<&Idmap<'_>>) -> Result<Snapshot> {
+    fn hold(&self, id: &ContainerId, layers: &[Digest]) -> Result<()> {
+        use std::io::Write;
+        let leases = self.lease_all(layers)?;
+        let missing = || Error::NotFound { what: "snapshot", id: id.to_string() };
+        if !self.known().contains_key(id) {
+            return Err(missing());
+        }
+        let path = self.path(id).join("snapshot");
+        let describe = || path.display().to_string();
+        let mut file = std::fs::File::options().append(true).open(&path).doing("open", describe)?;
+        let mut text = String::new();
+        for digest in layers {
+            text += &format!("{HELD}{digest}\n");
+        }
+        let length = file.metadata().doing("look at", describe)?.len();
+        if length + text.len() as u64 > FILE_BYTES_MAX {
+            return Err(Error::TooMuch {
+                verb: "keep the layers of image volumes",
+                what: "the text that names them, in bytes,",
+                max: FILE_BYTES_MAX,
+            });
+        }
+        file.write_all(text.as_bytes()).doing("write", describe)?;
+        self.known().get_mut(id).ok_or_else(missing)?.leases.extend(leases);
+        Ok(())
+    }
+
+    fn remount(&self, id: &ContainerId, how: MountAs<'_>) -> Result<Snapshot> {
         let layers = {
             let known = self.known();
             let found = known
@@ -246,12 +297,13 @@ impl Snapshotter for Overlayfs {
         let work = path.join("work");
         self.trash.discard(&work)?;
         std::fs::create_dir(&work).doing("create", || work.display().to_string())?;
-        self.mount(&path, &layers, idmap)
+        self.mount(&path, &layers, how)
     }
 
-    fn view(&self, layers: &[Digest]) -> Result<OwnedFd> {
+    fn view(&self, layers: &[Digest], sub_path: &str, how: MountAs<'_>) -> Result<OwnedFd> {
         let _leases = self.lease_all(layers)?;
-        self.mount_on(layers, None, None)
+        let whole = self.mount_on(layers, None, how)?;
+        if sub_path.is_empty() { Ok(whole) } else { self.part(whole, sub_path) }
     }
 
     fn remove(&self, id: &ContainerId) -> Result<()> {
@@ -292,14 +344,28 @@ fn open_directory(path: &Path) -> Result<OwnedFd> {
     openat(CWD, path, DIRECTORY, Mode::empty()).doing("open", || path.display().to_string())
 }
 
-/// Boot id and layers of a snapshot.
-fn read_file(snapshot: &Path) -> Option<(String, Vec<Digest>)> {
+/// What is written about a snapshot.
+struct Written {
+    boot_id: String,
+    /// Its own layers, bottom first.
+    layers: Vec<Digest>,
+    /// Layers that its container uses besides.
+    held: Vec<Digest>,
+}
+
+fn read_file(snapshot: &Path) -> Option<Written> {
     use std::io::Read;
     let mut text = String::new();
     let file = std::fs::File::open(snapshot.join("snapshot")).ok()?;
     file.take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
     let mut lines = text.strip_prefix(MAGIC)?.strip_prefix('\n')?.lines();
     let boot_id = lines.next()?.to_owned();
-    let layers = lines.map(|line| line.parse().ok()).collect::<Option<_>>()?;
-    Some((boot_id, layers))
+    let (mut layers, mut held) = (Vec::new(), Vec::new());
+    for line in lines {
+        match line.strip_prefix(HELD) {
+            Some(digest) => held.push(digest.parse().ok()?),
+            None => layers.push(line.parse().ok()?),
+        }
+    }
+    Some(Written { boot_id, layers, held })
 }
