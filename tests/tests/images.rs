@@ -217,3 +217,38 @@ fn what_is_saved_can_be_loaded_and_run() {
         assert!(words.contains("unable to load"), "{words}");
     });
 }
+
+#[test]
+fn pinned_images_are_shown_as_such_and_removed_when_asked() {
+    Machine::run(async |machine, daemon| {
+        let (kept, other) = (machine.image("busybox"), machine.image_as("nginx", "other"));
+        let path = machine.path("config.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{text}\nimage.pinned = [{kept:?}]\n")).unwrap();
+        daemon.restart().await;
+        let mut client = daemon.client().await;
+        for (name, pinned) in [(&kept, true), (&other, false)] {
+            client.pull(name).await.unwrap();
+            assert_eq!(status(&mut client, name).await.unwrap().pinned, pinned, "{name}");
+        }
+        remove(&mut client, &kept).await;
+        assert_eq!(list(&mut client).await.len(), 1);
+    });
+}
+
+/// The kubelet sets no deadline, but crictl does, and so does whoever tests
+/// with it: a registry that says nothing must not hold the answer.
+#[test]
+fn a_pull_ends_at_its_clients_deadline() {
+    Machine::run(async |_, daemon| {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let image = format!("{}/silent:latest", silent.local_addr().unwrap());
+        let mut client = daemon.client().await;
+        let request = cri::PullImageRequest { image: spec(&image), ..Default::default() };
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(std::time::Duration::from_secs(2));
+        let error = client.images.pull_image(request).await.unwrap_err();
+        assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+        assert!(list(&mut client).await.is_empty());
+    });
+}

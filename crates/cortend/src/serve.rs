@@ -125,6 +125,7 @@ async fn open_engine(config: &Config, store: Arc<Store>) -> Result<Engine, Error
     let images_config = ImagesConfig {
         hosts_dirs: config.registry.hosts_dirs.clone(),
         proxies: Proxies::from_environment().map_err(Error::Config)?,
+        pinned: config.image.pinned.clone(),
         ..ImagesConfig::default()
     };
     let opened = store.clone();

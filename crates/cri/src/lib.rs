@@ -4,6 +4,7 @@
 
 mod batches;
 mod corten;
+mod deadline;
 mod image;
 mod runtime;
 mod status;
@@ -61,9 +62,11 @@ pub async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     macro_rules! bounded {
         ($service:expr) => {
-            $service
-                .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+            deadline::Punctual(
+                $service
+                    .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX),
+            )
         };
     }
     let runtime = runtime::Runtime::new(engine.clone(), facts.clone());

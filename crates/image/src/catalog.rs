@@ -140,10 +140,10 @@ impl Catalog {
     }
 
     fn is_pinned(&self, entry: &Entry) -> bool {
-        let named = |tag: &Reference| {
-            self.pinned.iter().any(|name| *name == tag.to_string() || *name == tag.familiar())
+        let named = |own: &Reference| {
+            self.pinned.iter().any(|name| *name == own.to_string() || *name == own.familiar())
         };
-        entry.tags.iter().any(named)
+        entry.tags.iter().chain(&entry.digests).any(named)
     }
 
     /// The same image under the names of `entry`.

@@ -22,7 +22,7 @@ pub struct ImagesConfig {
     pub retry_pause: Duration,
     /// How registries are reached from this site.
     pub proxies: Proxies,
-    /// Images with such a tag are reported as pinned: the kubelet keeps them.
+    /// Images with such a name are reported as pinned: the kubelet keeps them.
     pub pinned: Vec<String>,
 }
 

@@ -37,6 +37,8 @@ pub struct Config {
     pub cgroup: Cgroup,
     /// Registries.
     pub registry: Registry,
+    /// Images.
+    pub image: Image,
     /// Networks.
     pub network: Network,
 }
@@ -87,6 +89,14 @@ pub enum CgroupDriver {
 pub struct Registry {
     /// Directories with a `hosts.toml` for each registry.
     pub hosts_dirs: Vec<PathBuf>,
+}
+
+/// Images.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Image {
+    /// Names of images that the kubelet is told to keep.
+    pub pinned: Vec<String>,
 }
 
 /// Networks.
@@ -145,6 +155,7 @@ impl Default for Config {
             log: Log::default(),
             cgroup: Cgroup::default(),
             registry: Registry::default(),
+            image: Image::default(),
             network: Network::default(),
         }
     }
@@ -213,6 +224,10 @@ impl Config {
             directive
                 .parse::<tracing_subscriber::filter::Directive>()
                 .map_err(|error| format!("log.level = {:?}: {error}", self.log.level))?;
+        }
+        for name in &self.image.pinned {
+            name.parse::<corten_base::Reference>()
+                .map_err(|error| format!("image.pinned: {name:?}: {error}"))?;
         }
         self.subnets().map(drop)
     }
