@@ -89,6 +89,13 @@ pub const LAYER_METADATA_BYTES_MAX: u64 = 128 << 20;
 pub const LAYER_DIRECTORY_PATHS_BYTES_MAX: usize = 64 << 20;
 /// Entries looked at for the usage of one snapshot; beyond, it is a lower bound.
 pub const USAGE_ENTRIES_MAX: u64 = 4 << 20;
+/// Entries of a snapshot that are counted at once; beyond, it takes its time.
+pub const USAGE_QUICK_ENTRIES_MAX: u64 = 1024;
+
+/// Processes of one container whose descriptors are counted.
+pub const PROCESSES_COUNTED_MAX: usize = 1024;
+/// Descriptors of one container that are looked at, whether they are sockets.
+pub const SOCKETS_LOOKED_AT_MAX: usize = 4096;
 
 /// Bytes of the image's `/etc/passwd` or `/etc/group` that are read.
 pub const PASSWD_BYTES_MAX: usize = 4 << 20;

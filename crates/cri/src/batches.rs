@@ -40,6 +40,8 @@ batches! {
     StreamPodSandboxesResponse.pod_sandboxes of PodSandbox;
     StreamContainersResponse.containers of Container;
     StreamImagesResponse.images of Image;
+    StreamContainerStatsResponse.container_stats of ContainerStats;
+    StreamPodSandboxStatsResponse.pod_sandbox_stats of PodSandboxStats;
 }
 
 /// What `items` gives, as a stream. Nothing gives a stream without a message.

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::error::{Error, Kind, Result};
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::shim::Shim;
+use crate::stats::CpuRate;
 
 /// How making something ended; `None` while it is being made. Those who ask
 /// for the same thing again wait here for the same answer.
@@ -33,6 +34,8 @@ pub struct Sandbox {
     pub made: Made,
     /// The connection to its shim, while there is one.
     pub shim: watch::Sender<Option<Shim>>,
+    /// Processor time per second.
+    pub cpu: CpuRate,
     /// Held by the one who takes it down, so that stops and removals that
     /// come at the same time follow each other.
     pub teardown: tokio::sync::Mutex<()>,
@@ -52,6 +55,8 @@ pub struct Container {
     pub saving: Mutex<()>,
     /// How making it ended.
     pub made: Made,
+    /// Processor time per second.
+    pub cpu: CpuRate,
     /// Held by the one who starts or removes it.
     pub operation: tokio::sync::Mutex<()>,
     /// The plan, kept while the launch may fail, to say at which step it did.

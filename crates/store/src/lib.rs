@@ -41,7 +41,7 @@ use corten_base::{ContainerId, Digest};
 pub use error::{Error, Result};
 pub use layer::{LayerStart, Lease, Unpack, UnpackedLayer};
 pub use records::Batch;
-pub use snapshot::{Idmap, MountAs, Snapshot, Snapshotter, Usage};
+pub use snapshot::{Idmap, Measured, MountAs, Snapshot, Snapshotter, Usage};
 pub use tar::{TarContent, TarItem, TarKind, TarMember, TarWriter, members};
 
 use blob::Blobs;

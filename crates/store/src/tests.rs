@@ -211,7 +211,8 @@ fn layers_hide_and_show_each_other() {
     }
     assert!(std::fs::write(at(&view, "x"), "").is_err());
     std::fs::write(at(&snapshot.mount, "written"), vec![1; 50_000]).unwrap();
-    let usage = fixture.store().snapshotter().usage(&id(1)).unwrap();
+    let patience = std::time::Duration::from_secs(30);
+    let usage = fixture.store().snapshotter().usages(&[id(1)], patience)[0].unwrap().usage;
     assert!(usage.bytes >= 50_000, "{usage:?}");
     assert_eq!(fixture.store().snapshotter().list(), [id(1)]);
     let again = fixture.store().prepare_snapshot(&id(1), &layers, MountAs::default());

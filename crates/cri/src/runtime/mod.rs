@@ -7,6 +7,7 @@ mod containers;
 mod exec;
 mod node;
 mod sandboxes;
+mod stats;
 
 pub(crate) use sandboxes::now_ns;
 
@@ -81,9 +82,15 @@ serve! {
         list_containers: ListContainersRequest => ListContainersResponse;
         reopen_container_log: ReopenContainerLogRequest => ReopenContainerLogResponse;
         exec_sync: ExecSyncRequest => ExecSyncResponse;
+        container_stats: ContainerStatsRequest => ContainerStatsResponse;
+        list_container_stats: ListContainerStatsRequest => ListContainerStatsResponse;
+        pod_sandbox_stats: PodSandboxStatsRequest => PodSandboxStatsResponse;
+        list_pod_sandbox_stats: ListPodSandboxStatsRequest => ListPodSandboxStatsResponse;
     }
     streamed {
         stream_pod_sandboxes: StreamPodSandboxesRequest => StreamPodSandboxesResponse;
         stream_containers: StreamContainersRequest => StreamContainersResponse;
+        stream_container_stats: StreamContainerStatsRequest => StreamContainerStatsResponse;
+        stream_pod_sandbox_stats: StreamPodSandboxStatsRequest => StreamPodSandboxStatsResponse;
     }
 }

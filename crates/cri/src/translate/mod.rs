@@ -9,4 +9,5 @@ pub mod resources;
 pub mod sandbox;
 pub mod security;
 pub mod signal;
+pub mod stats;
 pub mod view;

@@ -126,7 +126,7 @@ fn image_spec(view: &ContainerView, image: String) -> cri::ImageSpec {
     }
 }
 
-fn sandbox_metadata(view: &SandboxView) -> cri::PodSandboxMetadata {
+pub(super) fn sandbox_metadata(view: &SandboxView) -> cri::PodSandboxMetadata {
     cri::PodSandboxMetadata {
         name: view.config.name.clone(),
         uid: view.config.uid.clone(),
@@ -135,7 +135,7 @@ fn sandbox_metadata(view: &SandboxView) -> cri::PodSandboxMetadata {
     }
 }
 
-fn container_metadata(view: &ContainerView) -> cri::ContainerMetadata {
+pub(super) fn container_metadata(view: &ContainerView) -> cri::ContainerMetadata {
     cri::ContainerMetadata { name: view.config.name.clone(), attempt: view.config.attempt }
 }
 

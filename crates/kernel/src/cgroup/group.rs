@@ -151,6 +151,16 @@ impl Group {
         Ok(pids)
     }
 
+    /// The processes of this group and of all groups below it, as one
+    /// hierarchy has them: quicker than [`Group::pids`], and enough to count.
+    pub fn counted_pids(&self) -> Result<Vec<i32>> {
+        let directory = match self.controller_v1(Controller::Pids) {
+            Some(directory) => directory,
+            None => self.unified()?,
+        };
+        directory.pids_below()
+    }
+
     /// Sends a signal to every process of this group and of all below it.
     /// SIGKILL reaches also those that are made meanwhile.
     pub fn kill(&self, signal: Signal) -> Result<()> {
@@ -248,8 +258,8 @@ impl Group {
         stats::all(self)
     }
 
-    /// Processor time and memory alone, for those who ask often: a third of
-    /// the files.
+    /// Processor time, memory and what was waited for, for those who ask
+    /// often: half of the files.
     pub fn usage(&self) -> Result<Stats> {
         stats::usage(self)
     }

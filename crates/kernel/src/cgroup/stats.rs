@@ -65,8 +65,16 @@ pub struct Memory {
     pub major_faults: u64,
     /// The limit; `None` for none.
     pub limit: Option<u64>,
+    /// How much swap it may use; `None` for no limit, or where it is not counted.
+    pub swap_limit: Option<u64>,
     /// Processes killed for want of memory.
     pub oom_kills: u64,
+    /// Of the kernel's on its behalf; only with all that is counted.
+    pub kernel: u64,
+    /// The most that was ever charged, where the kernel keeps it; likewise.
+    pub peak: Option<u64>,
+    /// How often the limit was met; likewise.
+    pub limit_hits: u64,
 }
 
 /// Processes and threads.
@@ -85,6 +93,8 @@ pub struct Hugepages {
     pub page_size: String,
     /// Bytes in use.
     pub usage: u64,
+    /// The most that were ever in use, where the kernel keeps it.
+    pub peak: Option<u64>,
     /// Bytes that may be; `None` for no limit.
     pub limit: Option<u64>,
 }
@@ -131,11 +141,16 @@ pub struct PressureLine {
 /// v1 shows «no limit» as the largest number of pages.
 const V1_UNLIMITED: u64 = 1 << 62;
 
-pub(super) fn usage(group: &Group) -> Result<Stats> {
-    Ok(Stats { cpu: cpu(group)?, memory: memory(group)?, ..Stats::default() })
+/// How much is to be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    /// What is asked for often.
+    Usage,
+    /// Everything.
+    All,
 }
 
-pub(super) fn all(group: &Group) -> Result<Stats> {
+pub(super) fn usage(group: &Group) -> Result<Stats> {
     let unified = group.unified().ok();
     let pressure = |file: &str| match &unified {
         Some(directory) => directory.read_optional(file).map(|text| text.as_deref().map(pressure)),
@@ -143,13 +158,21 @@ pub(super) fn all(group: &Group) -> Result<Stats> {
     };
     Ok(Stats {
         cpu: cpu(group)?,
-        memory: memory(group)?,
-        pids: pids(group)?,
-        hugepages: hugepages(group)?,
-        io: io(group)?,
+        memory: memory(group, Detail::Usage)?,
         cpu_pressure: pressure("cpu.pressure")?,
         memory_pressure: pressure("memory.pressure")?,
         io_pressure: pressure("io.pressure")?,
+        ..Stats::default()
+    })
+}
+
+pub(super) fn all(group: &Group) -> Result<Stats> {
+    Ok(Stats {
+        memory: memory(group, Detail::All)?,
+        pids: pids(group)?,
+        hugepages: hugepages(group)?,
+        io: io(group)?,
+        ..usage(group)?
     })
 }
 
@@ -188,22 +211,28 @@ fn cpu_v2(text: &str) -> Cpu {
     }
 }
 
-fn memory(group: &Group) -> Result<Option<Memory>> {
+fn memory(group: &Group, detail: Detail) -> Result<Option<Memory>> {
     if let Some(directory) = group.controller_v1(Controller::Memory) {
-        return memory_v1(&directory).map(Some);
+        return memory_v1(&directory, detail).map(Some);
     }
     match group.controller_v2(Controller::Memory) {
-        Some(directory) if directory.has("memory.current") => memory_v2(&directory).map(Some),
+        Some(directory) if directory.has("memory.current") => {
+            memory_v2(&directory, detail).map(Some)
+        }
         _ => Ok(None),
     }
 }
 
-fn memory_v1(directory: &Directory) -> Result<Memory> {
+fn memory_v1(directory: &Directory, detail: Detail) -> Result<Memory> {
     let text = directory.read("memory.stat")?;
     let count = |key| keyed(&text, key).unwrap_or(0);
     let usage = number(&directory.read("memory.usage_in_bytes")?);
     let oom = directory.read("memory.oom_control")?;
-    Ok(Memory {
+    let limited = |key| keyed(&text, key).filter(|bytes| *bytes < V1_UNLIMITED);
+    let limit = limited("hierarchical_memory_limit");
+    // v1 limits memory and swap together.
+    let together = limited("hierarchical_memsw_limit");
+    let mut memory = Memory {
         usage,
         working_set: usage.saturating_sub(count("total_inactive_file")),
         rss: count("total_rss"),
@@ -212,18 +241,28 @@ fn memory_v1(directory: &Directory) -> Result<Memory> {
         swap: keyed(&text, "total_swap"),
         faults: count("total_pgfault"),
         major_faults: count("total_pgmajfault"),
-        limit: keyed(&text, "hierarchical_memory_limit").filter(|bytes| *bytes < V1_UNLIMITED),
+        limit,
+        swap_limit: together.zip(limit).map(|(both, memory)| both.saturating_sub(memory)),
         oom_kills: keyed(&oom, "oom_kill").unwrap_or(0),
-    })
+        ..Memory::default()
+    };
+    if detail == Detail::All {
+        let optional = |file| directory.read_optional(file).map(|text| text.as_deref().map(number));
+        memory.kernel = optional("memory.kmem.usage_in_bytes")?.unwrap_or(0);
+        memory.peak = optional("memory.max_usage_in_bytes")?;
+        memory.limit_hits = optional("memory.failcnt")?.unwrap_or(0);
+    }
+    Ok(memory)
 }
 
-fn memory_v2(directory: &Directory) -> Result<Memory> {
+fn memory_v2(directory: &Directory, detail: Detail) -> Result<Memory> {
     let text = directory.read("memory.stat")?;
     let count = |key| keyed(&text, key).unwrap_or(0);
     let usage = number(&directory.read("memory.current")?);
     let events = directory.read("memory.events")?;
     let swap = directory.read_optional("memory.swap.current")?;
-    Ok(Memory {
+    let swap_limit = directory.read_optional("memory.swap.max")?;
+    let mut memory = Memory {
         usage,
         working_set: usage.saturating_sub(count("inactive_file")),
         rss: count("anon"),
@@ -233,8 +272,19 @@ fn memory_v2(directory: &Directory) -> Result<Memory> {
         faults: count("pgfault"),
         major_faults: count("pgmajfault"),
         limit: directory.read("memory.max")?.parse().ok(),
+        swap_limit: swap_limit.and_then(|text| text.parse().ok()),
         oom_kills: keyed(&events, "oom_kill").unwrap_or(0),
-    })
+        ..Memory::default()
+    };
+    if detail == Detail::All {
+        // `kernel` is there since Linux 5.18; before, its larger parts are.
+        let parts = ["kernel_stack", "pagetables", "percpu", "sock", "slab"];
+        let sum = || parts.into_iter().map(count).sum();
+        memory.kernel = keyed(&text, "kernel").unwrap_or_else(sum);
+        memory.peak = directory.read_optional("memory.peak")?.as_deref().map(number);
+        memory.limit_hits = keyed(&events, "max").unwrap_or(0);
+    }
+    Ok(memory)
 }
 
 fn number(text: &str) -> u64 {
@@ -252,9 +302,9 @@ fn pids(group: &Group) -> Result<Option<Pids>> {
 
 fn hugepages(group: &Group) -> Result<Vec<Hugepages>> {
     let old = group.controller_v1(Controller::Hugetlb);
-    let (usage, limit) = match old {
-        Some(_) => ("usage_in_bytes", "limit_in_bytes"),
-        None => ("current", "max"),
+    let (usage, limit, peak) = match old {
+        Some(_) => ("usage_in_bytes", "limit_in_bytes", Some("max_usage_in_bytes")),
+        None => ("current", "max", None),
     };
     let Some(directory) = old.or_else(|| group.controller_v2(Controller::Hugetlb)) else {
         return Ok(Vec::new());
@@ -266,7 +316,12 @@ fn hugepages(group: &Group) -> Result<Vec<Hugepages>> {
         };
         let limit = directory.read(&format!("hugetlb.{size}.{limit}"))?.parse().ok();
         let limit = limit.filter(|bytes| *bytes < V1_UNLIMITED);
-        found.push(Hugepages { page_size: size, usage: number(&used), limit });
+        let peak = match peak {
+            Some(file) => directory.read_optional(&format!("hugetlb.{size}.{file}"))?,
+            None => None,
+        };
+        let peak = peak.as_deref().map(number);
+        found.push(Hugepages { page_size: size, usage: number(&used), peak, limit });
     }
     Ok(found)
 }

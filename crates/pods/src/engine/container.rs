@@ -18,6 +18,7 @@ use super::{Inner, blocking, realtime_ns};
 use crate::error::{Error, Kind, Result};
 use crate::record::ContainerRecord;
 use crate::state::{ContainerEvent, ContainerState, SandboxState};
+use crate::stats::CpuRate;
 use crate::table::{Claim, Container, Sandbox};
 use crate::view::ProcessUser;
 
@@ -131,6 +132,7 @@ impl Inner {
             record: watch::Sender::new(record),
             saving: Mutex::new(()),
             made: watch::Sender::new(None),
+            cpu: CpuRate::default(),
             operation: tokio::sync::Mutex::new(()),
             plan: Mutex::new(None),
         })

@@ -127,7 +127,7 @@ fn sandbox_phase(state: SandboxState) -> SandboxPhase {
     }
 }
 
-fn sandbox_view(record: &SandboxRecord) -> SandboxView {
+pub(super) fn sandbox_view(record: &SandboxRecord) -> SandboxView {
     let ips = record
         .attachment
         .as_ref()

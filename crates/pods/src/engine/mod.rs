@@ -11,6 +11,7 @@
 //! | `events` | what shims report |
 //! | `recover` | taking up what an earlier daemon left |
 //! | `lists` | views |
+//! | `stats` | what is used |
 
 mod attach;
 mod container;
@@ -30,12 +31,13 @@ mod recover;
 mod sandbox;
 mod shims;
 mod solo;
+mod stats;
 mod teardown;
 mod volumes;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use corten_base::{ContainerId, ExecId, Namespace, SandboxId};
@@ -109,6 +111,8 @@ struct Inner {
     node: node::Node,
     journal: Journal,
     table: Table,
+    /// Reads what went through the links of pods, once somebody asked.
+    counters: Mutex<Option<corten_kernel::netlink::Socket>>,
     /// Where every shim's connection reports to.
     news: mpsc::UnboundedSender<(SandboxId, ShimNews)>,
 }
@@ -145,6 +149,7 @@ impl Engine {
             bridge,
             cgroups,
             journal,
+            counters: Mutex::default(),
             news,
         });
         inner.load()?;
@@ -160,6 +165,11 @@ impl Engine {
     /// Waits until what was recorded is on disk: for a daemon that leaves.
     pub async fn flush(&self) {
         self.inner.journal.flush().await;
+    }
+
+    /// The directory of everything that containers write.
+    pub fn store_root(&self) -> &std::path::Path {
+        self.inner.store.root()
     }
 
     /// The images.

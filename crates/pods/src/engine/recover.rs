@@ -20,6 +20,7 @@ use crate::journal::{CONTAINERS, SANDBOXES};
 use crate::record::{self, ContainerRecord, SandboxRecord};
 use crate::shim::Shim;
 use crate::state::{ContainerState, SandboxState};
+use crate::stats::CpuRate;
 use crate::table::{Claim, Container, Sandbox};
 
 /// What was read of containers.
@@ -157,6 +158,7 @@ impl Inner {
             record: watch::Sender::new(record),
             saving: Mutex::new(()),
             shim: watch::Sender::new(None),
+            cpu: CpuRate::default(),
             teardown: tokio::sync::Mutex::new(()),
         });
         if let Claim::Taken(there) = self.table.claim_sandbox(&sandbox) {
@@ -173,6 +175,7 @@ impl Inner {
             made: watch::Sender::new((record.state != ContainerState::Creating).then_some(Ok(()))),
             record: watch::Sender::new(record),
             saving: Mutex::new(()),
+            cpu: CpuRate::default(),
             operation: tokio::sync::Mutex::new(()),
             plan: Mutex::new(None),
         });

@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::record::SandboxRecord;
 use crate::shim::Shim;
 use crate::state::{Next, SandboxEvent, SandboxState};
+use crate::stats::CpuRate;
 use crate::table::{Claim, Made, Sandbox};
 
 impl Inner {
@@ -92,6 +93,7 @@ impl Inner {
             saving: Mutex::new(()),
             made: watch::Sender::new(None),
             shim: watch::Sender::new(None),
+            cpu: CpuRate::default(),
             teardown: tokio::sync::Mutex::new(()),
         }
     }

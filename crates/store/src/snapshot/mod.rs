@@ -1,14 +1,17 @@
 //! The root file systems of containers.
 
 mod chain;
+mod meter;
 mod overlay;
 mod usage;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use corten_base::{ContainerId, Digest};
 
 pub(crate) use chain::extra_layers;
+pub use meter::Measured;
 pub(crate) use overlay::Overlayfs;
 pub use usage::Usage;
 
@@ -73,7 +76,8 @@ pub trait Snapshotter: Send + Sync {
     /// All snapshots, damaged ones included.
     fn list(&self) -> Vec<ContainerId>;
 
-    /// What a container has written. Walked on demand, and remembered for a
-    /// short while.
-    fn usage(&self, id: &ContainerId) -> Result<Usage>;
+    /// What these containers have written, as it was last measured: nobody
+    /// waits for a walk but for the first of each, and no longer than
+    /// `patience` for all of them. `None` for what is not measured yet.
+    fn usages(&self, ids: &[ContainerId], patience: Duration) -> Vec<Option<Measured>>;
 }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use corten_base::limits::IMAGE_LAYERS_MAX;
 use corten_base::{ContainerId, Digest};
@@ -24,7 +24,8 @@ use corten_kernel::{Errno, mount};
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 
 use super::chain::{Attributes, Chains};
-use super::{Idmap, MountAs, Snapshot, Snapshotter, Usage, usage};
+use super::meter::{Measured, Meter};
+use super::{Idmap, MountAs, Snapshot, Snapshotter};
 use crate::error::{Error, IoContext, Result};
 use crate::layer::{Layers, Lease};
 use crate::trash::Trash;
@@ -35,8 +36,6 @@ const MAGIC: &str = "corten-snapshot 1";
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Begins the line of a layer that is held, and not part of the snapshot.
 const HELD: char = '+';
-/// How long a usage is good for; kubelets ask every 10 s.
-const USAGE_AGE_MAX: Duration = Duration::from_secs(15);
 
 const DIRECTORY: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -50,6 +49,7 @@ pub(crate) struct Overlayfs {
     trash: Arc<Trash>,
     boot_id: String,
     known: Mutex<HashMap<ContainerId, Known>>,
+    meter: Meter,
 }
 
 /// One snapshot.
@@ -61,7 +61,6 @@ struct Known {
     leases: Vec<Lease>,
     /// Why it cannot be mounted again.
     damage: Option<String>,
-    usage: Option<(Instant, Usage)>,
 }
 
 impl Overlayfs {
@@ -71,8 +70,9 @@ impl Overlayfs {
             std::fs::read_to_string(boot_id_path).doing("read", || boot_id_path)?.trim().to_owned();
         let chains = Chains::open(layers.clone())?;
         let dir = root.join("snapshots");
+        let meter = Meter::new(dir.clone());
         let known = Mutex::default();
-        let this = Self { dir, layers, chains, trash, boot_id, known };
+        let this = Self { dir, layers, chains, trash, boot_id, known, meter };
         this.find_all()?;
         Ok(this)
     }
@@ -108,7 +108,7 @@ impl Overlayfs {
         } else {
             None
         };
-        Known { layers, leases, damage, usage: None }
+        Known { layers, leases, damage }
     }
 
     fn path(&self, id: &ContainerId) -> PathBuf {
@@ -236,7 +236,7 @@ impl Overlayfs {
 impl Snapshotter for Overlayfs {
     fn prepare(&self, id: &ContainerId, layers: &[Digest], how: MountAs<'_>) -> Result<Snapshot> {
         let leases = self.lease_all(layers)?;
-        let known = Known { layers: layers.to_vec(), leases, damage: None, usage: None };
+        let known = Known { layers: layers.to_vec(), leases, damage: None };
         {
             let mut all = self.known();
             if all.contains_key(id) {
@@ -309,6 +309,7 @@ impl Snapshotter for Overlayfs {
     fn remove(&self, id: &ContainerId) -> Result<()> {
         self.trash.discard(&self.path(id))?;
         self.known().remove(id);
+        self.meter.forget(id);
         Ok(())
     }
 
@@ -316,17 +317,8 @@ impl Snapshotter for Overlayfs {
         self.known().keys().cloned().collect()
     }
 
-    fn usage(&self, id: &ContainerId) -> Result<Usage> {
-        match self.known().get(id).map(|known| known.usage) {
-            None => return Err(Error::NotFound { what: "snapshot", id: id.to_string() }),
-            Some(Some((at, usage))) if at.elapsed() < USAGE_AGE_MAX => return Ok(usage),
-            Some(_) => {}
-        }
-        let usage = usage::count(&self.path(id).join("upper"))?;
-        if let Some(known) = self.known().get_mut(id) {
-            known.usage = Some((Instant::now(), usage));
-        }
-        Ok(usage)
+    fn usages(&self, ids: &[ContainerId], patience: Duration) -> Vec<Option<Measured>> {
+        self.meter.usages(ids, patience)
     }
 }
 
