@@ -257,6 +257,22 @@ impl Client {
         stdout
     }
 
+    /// UpdateContainerResources.
+    pub async fn update(
+        &mut self,
+        id: &str,
+        change: impl FnOnce(&mut cri::LinuxContainerResources),
+    ) -> Result<(), Status> {
+        let mut linux = cri::LinuxContainerResources::default();
+        change(&mut linux);
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id: id.into(),
+            linux: Some(linux),
+            ..Default::default()
+        };
+        self.runtime.update_container_resources(request).await.map(drop)
+    }
+
     /// Waits until a container has ended.
     pub async fn ended(&mut self, id: &str) -> cri::ContainerStatus {
         until("the container ends", async || {

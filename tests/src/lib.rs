@@ -12,6 +12,7 @@ pub mod client;
 pub mod daemon;
 pub mod drift;
 pub mod fuse;
+pub mod group;
 pub mod images;
 pub mod machine;
 pub mod poll;

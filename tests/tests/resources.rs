@@ -1,36 +1,13 @@
 //! Limits: that the kernel has them, and what happens to who meets one.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use corten_api::cri;
 use corten_tests::client::Container;
+use corten_tests::group::{directory, pids, setting, unified};
 use corten_tests::{Machine, Scene, until};
 use tonic::Code;
-
-/// A group's directory in the hierarchy that has a controller.
-fn directory(controller: &str, group: &str) -> PathBuf {
-    let v1 = Path::new("/sys/fs/cgroup").join(controller);
-    let root = if v1.join("cgroup.procs").exists() { v1 } else { unified() };
-    root.join(group.trim_start_matches('/'))
-}
-
-/// The v2 hierarchy, alone or beside others.
-fn unified() -> PathBuf {
-    let beside = PathBuf::from("/sys/fs/cgroup/unified");
-    if beside.exists() { beside } else { "/sys/fs/cgroup".into() }
-}
-
-/// What a file of a group says, by its name in v1 or in v2.
-fn setting(controller: &str, group: &str, v1: &str, v2: &str) -> String {
-    let directory = directory(controller, group);
-    let old = directory.join(v1);
-    let path = if old.exists() { old } else { directory.join(v2) };
-    fs::read_to_string(&path)
-        .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-        .trim()
-        .to_owned()
-}
 
 fn resources(
     change: impl FnOnce(&mut cri::LinuxContainerResources),
@@ -44,20 +21,6 @@ const MIB: i64 = 1 << 20;
 fn small(resources: &mut cri::LinuxContainerResources) {
     resources.memory_limit_in_bytes = 32 * MIB;
     resources.memory_swap_limit_in_bytes = 32 * MIB;
-}
-
-/// The host's pids of processes in a group that have this command line.
-fn pids(group: &str, command: &[&str]) -> Vec<u32> {
-    let wanted = command.join("\0") + "\0";
-    let mut found = Vec::new();
-    for process in fs::read_dir("/proc").unwrap().flatten() {
-        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let Ok(cgroup) = fs::read_to_string(process.path().join("cgroup")) else { continue };
-        if line == wanted.as_bytes() && cgroup.contains(group) {
-            found.extend(process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
-        }
-    }
-    found
 }
 
 #[test]

@@ -52,6 +52,12 @@ pub struct SandboxRecord {
     pub attachment: Option<Attachment>,
     /// The pinned network namespace, unless the host's.
     pub netns: Option<PathBuf>,
+    /// Limits of the whole pod as they are now.
+    #[serde(default)]
+    pub resources: Resources,
+    /// What the pod costs beside its containers, as it is now.
+    #[serde(default)]
+    pub overhead: Resources,
 }
 
 /// Everything known about a container.

@@ -10,11 +10,13 @@ pub mod oci;
 pub mod request;
 pub mod seccomp;
 pub mod signal;
+mod update;
 pub mod user;
 
 pub use container::{ContainerInput, NodePolicy, container_spec};
 pub use error::{Error, Result};
 pub use lower::{BindSource, LowerInput, bind_sources, cgroup_resources, lower, lower_exec};
+pub use update::{Update, update};
 pub use user::{ResolvedUser, resolve_user};
 
 #[cfg(test)]

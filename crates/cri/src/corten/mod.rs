@@ -3,6 +3,7 @@
 mod containers;
 mod exec;
 mod images;
+mod limits;
 mod logs;
 mod node;
 mod pods;
@@ -103,6 +104,7 @@ serve! {
         remove_container: RemoveContainerRequest => RemoveContainerResponse;
         list_containers: ListContainersRequest => ListContainersResponse;
         inspect_container: InspectContainerRequest => InspectContainerResponse;
+        update_container: UpdateContainerRequest => UpdateContainerResponse;
         wait_container: WaitContainerRequest => WaitContainerResponse;
     }
     streamed {

@@ -5,17 +5,13 @@ use corten_base::{Reference, limits};
 use corten_pods::Result;
 use corten_spec::request::{
     ContainerConfig, MountPropagation, MountRequest, NamespaceMode, NamespaceOptions, PortMapping,
-    Profile, Protocol, Resources, RunAs, SandboxConfig, Security,
+    Profile, Protocol, RunAs, SandboxConfig, Security,
 };
 
 use crate::translate::container::check_variable;
 use crate::translate::signal;
 use crate::validate::{at_most, hostname, no_nul, port, refuse, required};
 
-/// Microseconds; Linux's own default.
-const CPU_PERIOD_US: u64 = 100_000;
-/// The kernel's least quota, in microseconds.
-const CPU_QUOTA_US_MIN: i64 = 1000;
 /// Characters of a container's name.
 const NAME_CHARS_MAX: usize = 128;
 /// Characters of a host name; the kernel allows one more.
@@ -99,7 +95,7 @@ fn container(
         stdin: spec.stdin,
         tty: spec.tty,
         stop_signal,
-        resources: resources(spec.memory_bytes, spec.nano_cpus, spec.pids)?,
+        resources: super::limits::of_new(spec.memory_bytes, spec.nano_cpus, spec.pids)?,
         security: Security {
             add_capabilities: spec.add_capabilities,
             drop_capabilities: spec.drop_capabilities,
@@ -173,30 +169,6 @@ fn port_mapping(mapping: &api::PortMapping) -> Result<PortMapping> {
         container_port: port("ports.container_port", mapping.container_port.into())?,
         host_port: port("ports.host_port", mapping.host_port.into())?,
         host_ip: mapping.host_ip.clone(),
-    })
-}
-
-fn resources(memory_bytes: u64, nano_cpus: u64, pids: u64) -> Result<Resources> {
-    let signed = |field: &str, value: u64| match i64::try_from(value) {
-        Ok(0) => Ok(None),
-        Ok(value) => Ok(Some(value)),
-        Err(_) => Err(refuse(field, "it is more than any machine has")),
-    };
-    // 1 CPU is 10^9 nano-CPUs, and one whole period.
-    let quota = signed("nano_cpus", nano_cpus / (1_000_000_000 / CPU_PERIOD_US))?;
-    if nano_cpus != 0 && quota.is_none_or(|quota| quota < CPU_QUOTA_US_MIN) {
-        return Err(refuse("nano_cpus", "the least is a hundredth of a CPU"));
-    }
-    let memory = signed("memory_bytes", memory_bytes)?;
-    Ok(Resources {
-        cpu_period: quota.map(|_| CPU_PERIOD_US),
-        cpu_quota: quota,
-        memory_limit_bytes: memory,
-        // Without swap: a limit that people set is the limit.
-        memory_swap_limit_bytes: memory,
-        pids_limit: signed("pids", pids)?,
-        oom_score_adj: Some(0),
-        ..Resources::default()
     })
 }
 

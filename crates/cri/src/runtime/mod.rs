@@ -6,6 +6,7 @@ mod cni;
 mod containers;
 mod exec;
 mod node;
+mod resources;
 mod sandboxes;
 mod stats;
 
@@ -80,6 +81,10 @@ serve! {
         remove_container: RemoveContainerRequest => RemoveContainerResponse;
         container_status: ContainerStatusRequest => ContainerStatusResponse;
         list_containers: ListContainersRequest => ListContainersResponse;
+        update_container_resources:
+            UpdateContainerResourcesRequest => UpdateContainerResourcesResponse;
+        update_pod_sandbox_resources:
+            UpdatePodSandboxResourcesRequest => UpdatePodSandboxResourcesResponse;
         reopen_container_log: ReopenContainerLogRequest => ReopenContainerLogResponse;
         exec_sync: ExecSyncRequest => ExecSyncResponse;
         container_stats: ContainerStatsRequest => ContainerStatsResponse;

@@ -88,7 +88,7 @@ fn oom_score(field: &str, value: i64) -> Result<i32> {
 }
 
 /// Keys become file names in the cgroup.
-fn unified(
+pub fn unified(
     field: &str,
     keys: std::collections::BTreeMap<String, String>,
 ) -> Result<std::collections::BTreeMap<String, String>> {

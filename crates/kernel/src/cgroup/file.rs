@@ -10,12 +10,15 @@ use corten_base::limits::CGROUP_FILE_BYTES_MAX;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::undo::UndoLog;
 use crate::{Context as _, Error, Result};
 
 /// One group in one hierarchy.
 #[derive(Debug, Clone)]
 pub(super) struct Directory {
     path: PathBuf,
+    /// Where writes are remembered, if they may have to be taken back.
+    log: Option<UndoLog>,
 }
 
 impl Directory {
@@ -23,7 +26,16 @@ impl Directory {
     pub fn new(mount: &Path, group: &str) -> Self {
         let mut path = mount.as_os_str().to_owned();
         path.push(group);
-        Self { path: path.into() }
+        Self { path: path.into(), log: None }
+    }
+
+    /// The same, remembering what it writes.
+    pub fn logged(self, log: Option<UndoLog>) -> Self {
+        Self { log, ..self }
+    }
+
+    pub fn without_log(&self) -> Self {
+        Self { path: self.path.clone(), log: None }
     }
 
     pub fn path(&self) -> &Path {
@@ -31,7 +43,7 @@ impl Directory {
     }
 
     pub fn child(&self, name: &str) -> Self {
-        Self { path: self.path.join(name) }
+        Self { path: self.path.join(name), log: self.log.clone() }
     }
 
     pub fn exists(&self) -> bool {
@@ -60,11 +72,17 @@ impl Directory {
 
     /// As [`Directory::write`], for callers that have a use for the bare errno.
     pub fn try_write(&self, file: &str, value: &str) -> std::result::Result<(), Errno> {
+        // What cannot be read has nothing to go back to.
+        let before = self.log.as_ref().and_then(|log| Some((log, self.read(file).ok()?)));
         OpenOptions::new()
             .write(true)
             .open(self.path.join(file))
             .and_then(|mut opened| opened.write_all(value.as_bytes()))
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        if let Some((log, before)) = before {
+            log.note(self, file, before, value);
+        }
+        Ok(())
     }
 
     /// The error of a write, with file and value.

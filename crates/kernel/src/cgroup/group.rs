@@ -13,6 +13,7 @@ use super::file::Directory;
 use super::hierarchy::{Controller, Hierarchies, Old};
 use super::resources::Resources;
 use super::stats::{self, Stats};
+use super::undo::{Undo, UndoLog};
 use super::{remove, v1, v2};
 use crate::{Context as _, Error, Result};
 
@@ -26,6 +27,8 @@ const KILL_ROUNDS_MAX: u32 = 32;
 pub struct Group {
     hierarchies: Arc<Hierarchies>,
     path: String,
+    /// Of a change of limits that may have to be taken back.
+    log: Option<UndoLog>,
 }
 
 /// Descriptors by which processes are put into a group, and killed. In the
@@ -45,7 +48,7 @@ pub struct Entry {
 
 impl Group {
     pub(super) fn new(hierarchies: Arc<Hierarchies>, path: &str) -> Self {
-        Self { hierarchies, path: path.to_owned() }
+        Self { hierarchies, path: path.to_owned(), log: None }
     }
 
     /// The path, as it was given.
@@ -72,6 +75,27 @@ impl Group {
             return Ok(());
         }
         v2::set_unified(&self.unified()?, &resources.unified)
+    }
+
+    /// As [`Group::set`], but all or nothing: what was written before a limit
+    /// that cannot be set is written back. A limit of memory below what is in
+    /// use, and cannot be reclaimed, is refused: nothing is killed for it.
+    pub fn update(&self, resources: &Resources) -> Result<Undo> {
+        let log = UndoLog::default();
+        let group = Self { log: Some(log.clone()), ..self.clone() };
+        let undo = Undo::new(log);
+        match group.set(&Resources { check_before_update: true, ..resources.clone() }) {
+            Ok(()) => Ok(undo),
+            Err(error) => match undo.restore() {
+                Ok(()) => Err(error),
+                // Both sentences matter: not all is as it was.
+                Err(second) => Err(Error::new(
+                    "set",
+                    format!("limits ({error}), nor to set back those before ({second})"),
+                    error.errno,
+                )),
+            },
+        }
     }
 
     /// A controller that this machine has not: fine as long as nothing of it
@@ -269,7 +293,7 @@ impl Group {
     }
 
     fn old(&self, old: &Old) -> Directory {
-        Directory::new(&old.mount, &self.path)
+        Directory::new(&old.mount, &self.path).logged(self.log.clone())
     }
 
     /// The group's directory in the v1 hierarchy that has a controller.
@@ -286,7 +310,9 @@ impl Group {
     /// The group's directory in the v2 hierarchy.
     pub(super) fn unified(&self) -> Result<Directory> {
         match &self.hierarchies.unified {
-            Some(unified) => Ok(Directory::new(&unified.mount, &self.path)),
+            Some(unified) => {
+                Ok(Directory::new(&unified.mount, &self.path).logged(self.log.clone()))
+            }
             None => {
                 let object = format!("{} in the unified hierarchy (there is none)", self.path);
                 Err(Error::new("use", object, Errno::OPNOTSUPP))

@@ -14,6 +14,7 @@ mod program;
 mod remove;
 mod resources;
 mod stats;
+mod undo;
 mod v1;
 mod v2;
 
@@ -27,6 +28,7 @@ pub use group::{Entry, Group};
 pub use hierarchy::Controller;
 pub use resources::{HugepageLimit, IoLimit, IoLimitKind, Resources};
 pub use stats::{Cpu, Hugepages, Io, Memory, Pids, Pressure, PressureLine, Stats};
+pub use undo::Undo;
 
 use crate::{Error, Result};
 use file::Directory;

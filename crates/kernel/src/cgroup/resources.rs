@@ -29,7 +29,8 @@ pub struct Resources {
     pub memory_swappiness: Option<u64>,
     /// Processes wait instead of being killed; v1 only.
     pub disable_oom_killer: Option<bool>,
-    /// Refuse a memory limit below the present use, instead of killing for it.
+    /// Refuse a memory limit below what is in use and cannot be reclaimed,
+    /// instead of killing for it. (v1 never kills for a new limit.)
     pub check_before_update: bool,
     /// Processes and threads; zero and less for no limit.
     pub pids_limit: Option<i64>,

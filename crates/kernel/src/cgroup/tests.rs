@@ -14,6 +14,8 @@ use rustix::process::Signal;
 use super::file::keyed;
 use super::*;
 
+mod update;
+
 /// A group of one test; goes, with all in it, at the test's end.
 struct Scene {
     cgroups: Cgroups,

@@ -159,16 +159,22 @@ fn set_memory_and_swap(group: &Directory, resources: &Resources) -> Result<()> {
     let Some(memory) = memory else {
         return swap.map_or(Ok(()), |bytes| group.write(SWAP, &limit(bytes)));
     };
-    if resources.check_before_update && memory > 0 {
-        check_usage(group, "memory.usage_in_bytes", MEMORY, memory)?;
-    }
-    let Some(swap) = swap else { return group.write(MEMORY, &limit(memory)) };
+    // The kernel reclaims what it can, and kills nothing for a new limit.
+    let write_memory = || match group.try_write(MEMORY, &limit(memory)) {
+        Ok(()) => Ok(()),
+        Err(Errno::BUSY) => {
+            check_usage(group, "memory.usage_in_bytes", MEMORY, memory)?;
+            Err(group.write_error(MEMORY, &limit(memory), Errno::BUSY))
+        }
+        Err(errno) => Err(group.write_error(MEMORY, &limit(memory), errno)),
+    };
+    let Some(swap) = swap else { return write_memory() };
     let present: i64 = group.read(SWAP)?.parse().unwrap_or(i64::MAX);
     if memory < 0 || memory > present {
         group.write(SWAP, &limit(swap))?;
-        group.write(MEMORY, &limit(memory))
+        write_memory()
     } else {
-        group.write(MEMORY, &limit(memory))?;
+        write_memory()?;
         group.write(SWAP, &limit(swap))
     }
 }

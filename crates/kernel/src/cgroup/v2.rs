@@ -131,7 +131,7 @@ fn set_memory(group: &Directory, resources: &Resources) -> Result<()> {
     if let Some(bytes) = memory.filter(|bytes| *bytes > 0)
         && resources.check_before_update
     {
-        check_usage(group, "memory.current", "memory.max", bytes)?;
+        make_room(group, bytes)?;
     }
     if let Some(value) = swap_value(group, memory, resources.memory_swap)? {
         match group.try_write("memory.swap.max", &value) {
@@ -150,6 +150,17 @@ fn set_memory(group: &Directory, resources: &Resources) -> Result<()> {
         group.write("memory.low", &value)?;
     }
     Ok(())
+}
+
+/// Below a new limit the kernel kills for what it cannot reclaim. So that is
+/// reclaimed before, and the limit refused if it was not enough.
+fn make_room(group: &Directory, limit: i64) -> Result<()> {
+    let used: i64 = group.read("memory.current")?.parse().unwrap_or(0);
+    if used > limit {
+        // Since Linux 5.19; it fails as well when it gets less than that.
+        let _ = group.try_write("memory.reclaim", &(used - limit).to_string());
+    }
+    check_usage(group, "memory.current", "memory.max", limit)
 }
 
 /// OCI counts memory and swap together, v2 swap alone.

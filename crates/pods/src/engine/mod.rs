@@ -8,6 +8,7 @@
 //! | `exec` | processes in running containers |
 //! | `attach`, `forward` | clients of running containers, and of their ports |
 //! | `teardown` | stop, remove, undo |
+//! | `update` | changing limits |
 //! | `events` | what shims report |
 //! | `recover` | taking up what an earlier daemon left |
 //! | `lists` | views |
@@ -33,6 +34,7 @@ mod shims;
 mod solo;
 mod stats;
 mod teardown;
+mod update;
 mod volumes;
 
 use std::os::fd::OwnedFd;
@@ -44,7 +46,7 @@ use corten_base::{ContainerId, ExecId, Namespace, SandboxId};
 use corten_image::Images;
 use corten_kernel::cgroup::Cgroups;
 use corten_net::{NamespacePool, Network, NetworkRequest};
-use corten_spec::request::{ContainerConfig, SandboxConfig};
+use corten_spec::request::{ContainerConfig, Resources, SandboxConfig};
 use corten_store::Store;
 use tokio::sync::mpsc;
 
@@ -256,6 +258,27 @@ impl Engine {
             }
         })
         .await
+    }
+
+    /// Changes the limits of a container, all or nothing; what `asked` leaves
+    /// open stays.
+    pub async fn update_container(&self, ns: &Namespace, id: &str, asked: Resources) -> Result<()> {
+        let container = self.inner.table.find_container(ns, id)?;
+        let inner = self.inner.clone();
+        detached(async move { inner.update_container(&container, &asked).await }).await
+    }
+
+    /// Changes the limits of a pod as a whole; what is left open stays.
+    pub async fn update_sandbox(
+        &self,
+        ns: &Namespace,
+        id: &str,
+        resources: Resources,
+        overhead: Resources,
+    ) -> Result<()> {
+        let sandbox = self.inner.table.find_sandbox(ns, id)?;
+        let inner = self.inner.clone();
+        detached(async move { inner.update_sandbox(&sandbox, &resources, &overhead).await }).await
     }
 
     /// Waits until a container has ended.

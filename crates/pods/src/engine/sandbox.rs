@@ -84,6 +84,8 @@ impl Inner {
             network_intended: false,
             attachment: None,
             netns: None,
+            resources: config.resources.clone(),
+            overhead: config.overhead.clone(),
         };
         Sandbox {
             id,
@@ -130,9 +132,11 @@ impl Inner {
         let network = async { if networked { self.attach_network(sandbox).await } else { Ok(()) } };
         let shim = self.prepare_shim(sandbox, &namespaces);
         let files = self.write_sandbox_files(sandbox);
-        let (network, shim, files) = tokio::join!(network, shim, files);
+        let limits = self.limit_sandbox(sandbox);
+        let (network, shim, files, limits) = tokio::join!(network, shim, files, limits);
         network?;
         files?;
+        limits?;
         let shim = shim?;
         if sandbox.config.namespaces.pid == NamespaceMode::Pod {
             self.start_pod_init(sandbox, &shim).await?;
