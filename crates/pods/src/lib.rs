@@ -17,6 +17,7 @@ mod view;
 mod watch;
 
 pub use corten_net::CniView;
+pub use corten_protocol::frame::Exit;
 pub use engine::{DEFAULT_HANDLER, Engine, EngineConfig, NetworkProvider};
 pub use error::{Error, Kind, Result};
 pub use stats::{ContainerStats, Detail, Figures, Processes, SandboxStats};

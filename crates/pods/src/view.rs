@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use corten_base::{ContainerId, Digest, Namespace, SandboxId};
+use corten_protocol::frame::Exit;
 use corten_spec::request::{ContainerConfig, Map, Resources, SandboxConfig};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -171,7 +172,7 @@ pub struct ExecSession {
     /// Read end of stderr.
     pub stderr: Option<OwnedFd>,
     /// How it ends.
-    pub exit: oneshot::Receiver<corten_protocol::frame::Exit>,
+    pub exit: oneshot::Receiver<Exit>,
 }
 
 /// Which streams of a container a client wants.
@@ -199,7 +200,7 @@ pub struct AttachSession {
     /// The container has a terminal, which can be resized.
     pub terminal: bool,
     /// How the container ends.
-    pub exit: oneshot::Receiver<corten_protocol::frame::Exit>,
+    pub exit: oneshot::Receiver<Exit>,
 }
 
 /// Whether pods can run, and why not.

@@ -179,6 +179,7 @@ impl Arguments {
             labels: self.label.iter().cloned().collect(),
             tty: false,
             stdin: false,
+            stdin_once: false,
             auto_remove: self.remove,
             readonly_rootfs: self.read_only,
             privileged: self.privileged,

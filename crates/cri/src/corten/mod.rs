@@ -1,13 +1,16 @@
 //! `corten.v1`, for people's commands: one file for each group of calls.
 
+mod attach;
 mod containers;
 mod exec;
+mod forward;
 mod images;
 mod limits;
 mod logs;
 mod node;
 mod pods;
 mod request;
+mod session;
 
 use corten_api::corten::corten_server::Corten;
 use corten_api::corten::*;
@@ -114,6 +117,8 @@ serve! {
     }
     both {
         exec: ExecRequest => ExecResponse;
+        attach: AttachRequest => AttachResponse;
+        port_forward: PortForwardRequest => PortForwardResponse;
     }
     taken {
         load_images: LoadImagesRequest => LoadImagesResponse;

@@ -93,6 +93,7 @@ fn container(
         mounts: spec.mounts.into_iter().map(mount).collect::<Result<_>>()?,
         labels: spec.labels,
         stdin: spec.stdin,
+        stdin_once: spec.stdin_once,
         tty: spec.tty,
         stop_signal,
         resources: super::limits::of_new(spec.memory_bytes, spec.nano_cpus, spec.pids)?,

@@ -1,0 +1,106 @@
+//! Attach: a client and a container that runs.
+
+use corten_api::corten as api;
+use corten_api::corten::attach_request::Event as Input;
+use corten_api::corten::attach_response::Event as Output;
+use corten_pods::{AttachRequest, AttachSession};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::containers::exited;
+use super::session::{self, End, Last, PIECES_WAITING_MAX, Piece, Said, Target};
+use super::{Answers, People};
+use crate::pipe::Pipe;
+use crate::status::Wire;
+use crate::validate::refuse;
+
+type Answer = Result<api::AttachResponse, Status>;
+
+impl People {
+    pub(super) async fn attach(
+        &self,
+        mut input: Streaming<api::AttachRequest>,
+    ) -> Result<Answers<api::AttachResponse>, Status> {
+        let first = input.message().await?.and_then(|message| message.event);
+        let Some(Input::Start(start)) = first else {
+            return Err(refuse("start", "it is the first message of an attach")).wire();
+        };
+        let (namespace, container) = self.find(&start.namespace, &start.container)?;
+        let id = container.id.to_string();
+        let target = Target {
+            engine: self.engine.clone(),
+            namespace: namespace.clone(),
+            container: id.clone(),
+            exec: None,
+        };
+        if let Some(size) = start.size.filter(|_| container.config.tty) {
+            target.resize(size).await?;
+        }
+        let api::AttachStart { stdin, stdout, stderr, .. } = start;
+        let request = AttachRequest { stdin, stdout, stderr };
+        let session = self.engine.attach(&namespace, &id, request).await.wire()?;
+        let (answers, stream) = mpsc::channel(PIECES_WAITING_MAX);
+        let attached = api::Attached { tty: session.terminal, stdin: session.stdin.is_some() };
+        // There is room: nobody has sent anything.
+        let _ = answers.try_send(Ok(answer(Output::Attached(attached))));
+        tokio::spawn(run(session, target, input, answers));
+        Ok(Box::pin(ReceiverStream::new(stream)))
+    }
+}
+
+/// Moves bytes until the container has ended, or the session.
+async fn run(
+    session: AttachSession,
+    target: Target,
+    input: Streaming<api::AttachRequest>,
+    answers: mpsc::Sender<Answer>,
+) {
+    let AttachSession { stdin, stdout, stderr, mut exit, .. } = session;
+    let (engine, namespace) = (target.engine.clone(), target.namespace.clone());
+    let container = target.container.clone();
+    let feed = tokio::spawn(session::feed(input, stdin, target, said));
+    let mut output = session::Output {
+        stdout: Pipe::new(stdout),
+        stderr: Pipe::new(stderr),
+        answers: &answers,
+        answer: |piece| {
+            answer(match piece {
+                Piece::Stdout(bytes) => Output::Stdout(bytes),
+                Piece::Stderr(bytes) => Output::Stderr(bytes),
+            })
+        },
+    };
+    let end = output.pump(&mut exit, Last::EndOfPipes).await;
+    feed.abort();
+    let last = match end {
+        End::Client | End::Output => return,
+        // It may have been removed already: then the code is what is left.
+        End::Process(Ok(exit)) => match engine.container(&namespace, &container) {
+            Ok(view) => Ok(answer(Output::Exited(exited(&view)))),
+            Err(_) => Ok(answer(Output::Exited(api::WaitContainerResponse {
+                exit_code: exit.code,
+                finished_at_ns: exit.at_ns,
+                ..Default::default()
+            }))),
+        },
+        End::Process(Err(_)) => {
+            Err(Status::unavailable("unable to wait for the container: it is gone"))
+        }
+    };
+    // Fails only when the client has left.
+    let _ = answers.send(last).await;
+}
+
+fn answer(event: Output) -> api::AttachResponse {
+    api::AttachResponse { event: Some(event) }
+}
+
+fn said(message: api::AttachRequest) -> Said {
+    match message.event {
+        Some(Input::Stdin(bytes)) => Said::Stdin(bytes),
+        Some(Input::StdinClosed(_)) => Said::StdinClosed,
+        Some(Input::Resize(size)) => Said::Resize(size),
+        Some(Input::Start(_)) | None => Said::Nothing,
+    }
+}

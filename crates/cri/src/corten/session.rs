@@ -1,0 +1,172 @@
+//! The bytes of a session, with an exec or with a container: the client's
+//! messages to our ends of its streams, and back.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use bytes::Bytes;
+use corten_api::corten as api;
+use corten_base::{ExecId, Namespace};
+use corten_pods::{Engine, Exit};
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Status, Streaming};
+
+use crate::pipe::Pipe;
+use crate::status::Wire;
+use crate::validate::refuse;
+
+/// Pieces of output that wait for a slow client; then its source waits.
+pub const PIECES_WAITING_MAX: usize = 4;
+/// How long the news of an end may take when all output has ended, and the
+/// other way round.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whose terminal is resized.
+pub struct Target {
+    pub engine: Engine,
+    pub namespace: Namespace,
+    pub container: String,
+    /// The exec; none for the container's own.
+    pub exec: Option<ExecId>,
+}
+
+impl Target {
+    /// Changes the size.
+    pub async fn resize(&self, size: api::TerminalSize) -> Result<(), Status> {
+        let cells = |field: &str, value: u32| {
+            u16::try_from(value).map_err(|_| refuse(field, "no terminal is that large")).wire()
+        };
+        let (rows, columns) = (cells("rows", size.rows)?, cells("columns", size.columns)?);
+        self.engine.resize(&self.namespace, &self.container, self.exec, rows, columns).await.wire()
+    }
+}
+
+/// What a client says.
+pub enum Said {
+    Stdin(Bytes),
+    StdinClosed,
+    Resize(api::TerminalSize),
+    Nothing,
+}
+
+/// Carries the client's input until the client closes it or leaves.
+pub async fn feed<M>(
+    mut input: Streaming<M>,
+    stdin: Option<OwnedFd>,
+    target: Target,
+    read: fn(M) -> Said,
+) {
+    let mut stdin = Pipe::new(stdin);
+    while let Ok(Some(message)) = input.message().await {
+        match read(message) {
+            Said::Stdin(bytes) => stdin.write(&bytes).await,
+            Said::StdinClosed => stdin.close(),
+            Said::Resize(size) => {
+                if let Err(error) = target.resize(size).await {
+                    tracing::debug!(%error, "unable to resize a terminal");
+                }
+            }
+            Said::Nothing => {}
+        }
+    }
+}
+
+/// A piece of output.
+pub enum Piece {
+    Stdout(Bytes),
+    Stderr(Bytes),
+}
+
+/// When the last output has been said.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// At the end of the process it is in the pipes. A descendant that keeps
+    /// these open is not waited for.
+    InThePipes,
+    /// At the end of the pipes, which come from who looks after the process.
+    EndOfPipes,
+}
+
+/// Output, and where it goes to.
+pub struct Output<'a, R> {
+    pub stdout: Pipe,
+    pub stderr: Pipe,
+    pub answers: &'a mpsc::Sender<Result<R, Status>>,
+    pub answer: fn(Piece) -> R,
+}
+
+/// How a session ended.
+pub enum End {
+    /// The process has ended, or nobody will ever know.
+    Process(Result<Exit, oneshot::error::RecvError>),
+    /// Its output has ended, and it goes on.
+    Output,
+    /// The client has left.
+    Client,
+}
+
+impl<R> Output<'_, R> {
+    /// Moves output until its process has ended and all of it is through, or
+    /// until there cannot be any more.
+    pub async fn pump(&mut self, exit: &mut oneshot::Receiver<Exit>, last: Last) -> End {
+        let had_output = self.is_open();
+        let exit = loop {
+            // Whoever only speaks is there until the end.
+            if last == Last::EndOfPipes && had_output && !self.is_open() {
+                return match tokio::time::timeout(END_PATIENCE, exit).await {
+                    Ok(exit) => End::Process(exit),
+                    Err(_) => End::Output,
+                };
+            }
+            tokio::select! {
+                exit = &mut *exit => break exit,
+                piece = self.stdout.read(), if self.stdout.open() => {
+                    self.send(piece.map(Piece::Stdout)).await;
+                }
+                piece = self.stderr.read(), if self.stderr.open() => {
+                    self.send(piece.map(Piece::Stderr)).await;
+                }
+                () = self.answers.closed() => return End::Client,
+            }
+        };
+        match last {
+            Last::InThePipes => self.what_is_there().await,
+            Last::EndOfPipes => self.rest().await,
+        }
+        End::Process(exit)
+    }
+
+    fn is_open(&self) -> bool {
+        self.stdout.open() || self.stderr.open()
+    }
+
+    async fn what_is_there(&mut self) {
+        while let Some(piece) = self.stdout.read_now() {
+            self.send(Some(Piece::Stdout(piece))).await;
+        }
+        while let Some(piece) = self.stderr.read_now() {
+            self.send(Some(Piece::Stderr(piece))).await;
+        }
+    }
+
+    /// Reads to the end of both, which comes unless nobody is there any more.
+    async fn rest(&mut self) {
+        while self.is_open() && !self.answers.is_closed() {
+            let piece = async {
+                tokio::select! {
+                    piece = self.stdout.read(), if self.stdout.open() => piece.map(Piece::Stdout),
+                    piece = self.stderr.read(), if self.stderr.open() => piece.map(Piece::Stderr),
+                }
+            };
+            let Ok(piece) = tokio::time::timeout(END_PATIENCE, piece).await else { return };
+            self.send(piece).await;
+        }
+    }
+
+    /// A client that has left is noticed by the caller.
+    async fn send(&self, piece: Option<Piece>) {
+        if let Some(piece) = piece {
+            let _ = self.answers.send(Ok((self.answer)(piece))).await;
+        }
+    }
+}
