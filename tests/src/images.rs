@@ -1,13 +1,12 @@
 //! Images made of Debian's packages: a shell (busybox-static) and a web server
 //! (nginx-light).
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
 use std::sync::OnceLock;
 
 use corten_image::testing::ImageBuilder;
+
+use crate::tree::{self, copy, libraries, tree, write};
 
 /// What nginx is told; one process, logs to its own streams.
 const NGINX_CONF: &str = "daemon off;\nmaster_process off;\nuser root;\nerror_log stderr;\n\
@@ -59,58 +58,7 @@ pub fn named(name: &str) -> ImageBuilder {
 }
 
 fn base(root: &Path) {
-    copy_as(root, Path::new("/bin/busybox"), "bin/busybox");
-    let applets =
-        Command::new("/bin/busybox").arg("--list").output().expect("busybox is installed");
-    for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|name| *name != "busybox")
-    {
-        symlink("busybox", root.join("bin").join(applet)).expect("a link is made");
-    }
+    tree::busybox(root, Path::new("/bin/busybox"));
     write(root, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/tmp:/bin/sh\n");
     write(root, "etc/group", "root:x:0:\nweb:x:1000:\nextra:x:2000:web\n");
-    for (name, mode) in [("tmp", 0o1777), ("root", 0o700), ("proc", 0o755), ("dev", 0o755)] {
-        let path = root.join(name);
-        fs::create_dir_all(&path).expect("a directory is made");
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("a mode is set");
-    }
-}
-
-/// A tar of what `fill` puts into a directory.
-fn tree(fill: impl FnOnce(&Path)) -> Vec<u8> {
-    let root = tempfile::tempdir().expect("a directory");
-    fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).expect("a mode is set");
-    fill(root.path());
-    let tar = Command::new("tar")
-        .args(["--numeric-owner", "--owner=0", "--group=0", "--sort=name", "-C"])
-        .arg(root.path())
-        .args(["-c", "."])
-        .output()
-        .expect("tar is installed");
-    assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
-    tar.stdout
-}
-
-/// The paths of the shared libraries of a program, its loader included.
-fn libraries(program: &Path) -> Vec<String> {
-    let output = Command::new("ldd").arg(program).output().expect("ldd is installed");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let paths = text.split_whitespace().filter(|word| word.starts_with('/'));
-    paths.map(str::to_owned).collect()
-}
-
-fn copy(root: &Path, file: &Path) {
-    let inside = file.strip_prefix("/").expect("an absolute path");
-    copy_as(root, file, &inside.display().to_string());
-}
-
-fn copy_as(root: &Path, file: &Path, inside: &str) {
-    let target = root.join(inside);
-    fs::create_dir_all(target.parent().expect("a parent")).expect("a directory is made");
-    fs::copy(file, &target).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-}
-
-fn write(root: &Path, inside: &str, text: &str) {
-    let target = root.join(inside);
-    fs::create_dir_all(target.parent().expect("a parent")).expect("a directory is made");
-    fs::write(target, text).expect("a file is written");
 }

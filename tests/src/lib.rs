@@ -19,6 +19,7 @@ pub mod poll;
 pub mod scene;
 pub mod sweep;
 pub mod tool;
+pub mod tree;
 
 pub use client::Client;
 pub use daemon::Daemon;

@@ -109,6 +109,11 @@ impl Machine {
         self.registry.address().to_string()
     }
 
+    /// The registry itself.
+    pub fn registry_server(&self) -> &Registry {
+        &self.registry
+    }
+
     /// The name of an image in the registry, where it is put when it is first
     /// asked for: `busybox`, `nginx`.
     pub fn image(&self, name: &str) -> String {

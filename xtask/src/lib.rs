@@ -5,7 +5,9 @@
 
 pub mod bench;
 pub mod build;
+pub mod conformance;
 pub mod demo;
+pub mod images;
 pub mod setup;
 pub mod shell;
 pub mod test;

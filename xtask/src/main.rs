@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use xtask::{bench, build, demo, setup, test, tidy, vm};
+use xtask::{bench, build, conformance, demo, setup, test, tidy, vm};
 
 /// A command: its name, what it does, and its function.
 type Command = (&'static str, &'static str, fn(&[String]) -> anyhow::Result<()>);
@@ -12,6 +12,11 @@ type Command = (&'static str, &'static str, fn(&[String]) -> anyhow::Result<()>)
 const COMMANDS: &[Command] = &[
     ("bench", "the figures of SPECIFICATION.md [--runs N] [--no-crowd] [--no-cni]", bench::main),
     ("build", "build cortend, corten and the static shim into target/dist [--dev]", build::main),
+    (
+        "conformance",
+        "critest [--websocket] [--handler NAME] [--seed N] [--parallel N] [--focus RE]",
+        conformance::main,
+    ),
     ("demo", "see Corten at work, on a bare Debian machine", demo::main),
     ("setup", "install what the tests need, as far as it is missing", setup::main),
     ("test", "everything that must hold before a commit [--no-vm]", test::main),
@@ -25,7 +30,7 @@ fn main() -> ExitCode {
     let Some((_, _, command)) = COMMANDS.iter().find(|(known, ..)| *known == name) else {
         eprintln!("cargo xtask <command>\n");
         for (name, purpose, _) in COMMANDS {
-            eprintln!("  {name:<8} {purpose}");
+            eprintln!("  {name:<11} {purpose}");
         }
         return if name == "help" { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     };

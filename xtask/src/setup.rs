@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{shell, tools};
+use crate::{images, shell, tools};
 
 /// Debian packages, and a file by which each is known to be there.
 const PACKAGES: &[(&str, &str)] = &[
     ("busybox-static", "/bin/busybox"),
+    // For busybox's source, which becomes an image of critest.
+    ("bzip2", "/bin/bzip2"),
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("crun", "/usr/bin/crun"),
     ("docker-registry", "/usr/bin/docker-registry"),
@@ -45,6 +47,10 @@ pub fn main(arguments: &[String]) -> Result<()> {
     install(&missing)?;
     targets(&[&musl(), "aarch64-unknown-linux-gnu"])?;
     tools::crictl()?;
+    tools::critest()?;
+    tools::ginkgo()?;
+    images::busybox()?;
+    images::nonewprivs()?;
     kernel()
 }
 

@@ -83,7 +83,7 @@ pub fn has_target(target: &str) -> bool {
 }
 
 /// How a program is called, for messages.
-fn name(command: &Command) -> String {
+pub(crate) fn name(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

@@ -227,6 +227,16 @@ impl ImageBuilder {
         name(registry, repository, tag)
     }
 
+    /// Pushes it without a tag, and returns the digest to pull it by.
+    ///
+    /// # Panics
+    /// If the registry refuses it.
+    pub fn push_by_digest(&self, registry: &Registry, repository: &str) -> Digest {
+        let (media_type, manifest) = self.push_parts(registry, repository);
+        let digest = digest_of(manifest.as_bytes());
+        registry.put_manifest(repository, &digest.to_string(), media_type, manifest.as_bytes())
+    }
+
     /// Pushes one name for images of several platforms: an index, or Docker's
     /// list if the first of them is Docker's.
     ///

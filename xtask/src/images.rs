@@ -1,0 +1,153 @@
+//! Programs that are in images of critest and that no Debian package brings as
+//! its specs want them; built once, and kept in `target/tools`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell;
+use crate::tools::{self, newer};
+
+/// Debian 12's busybox, as its authors publish it: archive and digest.
+const BUSYBOX: &str = "busybox_1.35.0.orig.tar.bz2";
+const BUSYBOX_SHA256: &str = "faeeb244c35a348a334f4a59e44626ee870fb07b6884d68c10ae8bc19f83a694";
+/// A package that lies beside it on every mirror of Debian.
+const BUSYBOX_PACKAGE: &str = "busybox-static";
+/// Where to look when the machine's own mirror has no such file any more.
+const BUSYBOX_DIRECTORY: &str = "http://deb.debian.org/debian/pool/main/b/busybox";
+
+/// A static busybox whose shell runs the files of its container, never applets
+/// of its own, and which has all applets that critest runs.
+///
+/// # Errors
+/// Without the archive, a C compiler, make or bzip2.
+pub fn busybox() -> Result<PathBuf> {
+    let config = shell::root().join("tests/images/busybox.config");
+    let program = tools::directory().join("busybox");
+    if newer(&program, &[&config]) {
+        return Ok(program);
+    }
+    println!("building busybox for critest's images");
+    let work = tools::directory().join("busybox.build");
+    let _ = fs::remove_dir_all(&work);
+    fs::create_dir_all(&work).context("unable to make a directory for busybox")?;
+    fetch_busybox(&work)?;
+    let mut tar = shell::program("tar", ["--extract", "--bzip2", "--strip-components=1"]);
+    shell::run(tar.arg("--file").arg(work.join(BUSYBOX)).arg("--directory").arg(&work))?;
+    quietly(shell::program("make", ["allnoconfig"]).current_dir(&work))?;
+    let wanted = fs::read_to_string(&config).context("unable to read tests/images")?;
+    configure(&work.join(".config"), &wanted)?;
+    // New questions, which follow from what was turned on, get their defaults.
+    let questions = "yes '' 2>/dev/null | make oldconfig";
+    quietly(shell::program("sh", ["-c", questions]).current_dir(&work))?;
+    check(&work.join(".config"), &wanted)?;
+    let jobs = format!("-j{}", std::thread::available_parallelism().map_or(1, usize::from));
+    quietly(shell::program("make", [&jobs, "busybox"]).current_dir(&work))?;
+    fs::rename(work.join("busybox"), &program).context("unable to put busybox in its place")?;
+    fs::remove_dir_all(&work).context("unable to remove what busybox was built in")?;
+    Ok(program)
+}
+
+/// The program of critest's image `nonewprivs`.
+///
+/// # Errors
+/// Without a C compiler.
+pub fn nonewprivs() -> Result<PathBuf> {
+    let source = shell::root().join("tests/images/nonewprivs.c");
+    let program = tools::directory().join("nonewprivs");
+    if !newer(&program, &[&source]) {
+        fs::create_dir_all(tools::directory()).context("unable to make target/tools")?;
+        let fresh = tools::fresh(&program);
+        let mut cc = shell::program("cc", ["-static", "-O2", "-o"]);
+        shell::run(cc.arg(&fresh).arg(&source))?;
+        fs::rename(&fresh, &program).context("unable to put nonewprivs in its place")?;
+    }
+    Ok(program)
+}
+
+/// Fetches the archive from the machine's mirror, by the machine's proxies.
+fn fetch_busybox(directory: &Path) -> Result<()> {
+    let mut places = Vec::new();
+    let asked = ["download", "--print-uris", BUSYBOX_PACKAGE];
+    if let Ok(text) = shell::output(&mut shell::program("apt-get", asked)) {
+        places.extend(mirror(&text));
+    }
+    places.push(BUSYBOX_DIRECTORY.to_owned());
+    for place in &places {
+        let mut fetch = shell::program("/usr/lib/apt/apt-helper", ["download-file"]);
+        fetch
+            .arg(format!("{place}/{BUSYBOX}"))
+            .arg(directory.join(BUSYBOX))
+            .arg(format!("SHA256:{BUSYBOX_SHA256}"));
+        if quietly(&mut fetch).is_ok() {
+            return Ok(());
+        }
+    }
+    bail!("unable to fetch {BUSYBOX} from {}", places.join(" or "))
+}
+
+/// The directory of a package, of `'http://…/name.deb' name.deb size digest`.
+fn mirror(text: &str) -> Option<String> {
+    let address = text.lines().last()?.strip_prefix('\'')?.split('\'').next()?;
+    Some(address.rsplit_once('/')?.0.to_owned())
+}
+
+/// Names of options, without what is said of them.
+fn options(wanted: &str) -> impl Iterator<Item = &str> {
+    wanted.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace)
+}
+
+/// Turns options on.
+fn configure(config: &Path, wanted: &str) -> Result<()> {
+    let mut text = fs::read_to_string(config).context("busybox made no configuration")?;
+    for option in options(wanted) {
+        text = text
+            .replace(&format!("# CONFIG_{option} is not set\n"), &format!("CONFIG_{option}=y\n"));
+    }
+    fs::write(config, text).context("unable to configure busybox")
+}
+
+/// That they are on: busybox passes over what it does not know.
+fn check(config: &Path, wanted: &str) -> Result<()> {
+    let text = fs::read_to_string(config).context("busybox lost its configuration")?;
+    let is_on = |option: &&str| text.contains(&format!("\nCONFIG_{option}=y\n"));
+    let off: Vec<&str> = options(wanted).filter(|option| !is_on(option)).collect();
+    match off.is_empty() {
+        true => Ok(()),
+        false => bail!("busybox has no option {}", off.join(", ")),
+    }
+}
+
+/// Runs a program, and shows what it printed only if it fails.
+fn quietly(command: &mut std::process::Command) -> Result<()> {
+    let output = command.stdin(std::process::Stdio::null()).output();
+    let output = output.with_context(|| format!("unable to start {}", shell::name(command)))?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!("{} failed: {}", shell::name(command), String::from_utf8_lossy(&said).trim_end());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{mirror, options};
+
+    #[test]
+    fn the_mirror_of_a_package() {
+        let text = "'http://deb.debian.org/debian/pool/main/b/busybox/busybox-static_1_amd64.deb' \
+            busybox-static_1_amd64.deb 928188 SHA256:3d3f\n";
+        assert_eq!(
+            mirror(text).as_deref(),
+            Some("http://deb.debian.org/debian/pool/main/b/busybox")
+        );
+        assert_eq!(mirror(""), None);
+    }
+
+    #[test]
+    fn options_among_remarks() {
+        let found: Vec<_> = options("# about CAT\nCAT LS\n\nASH\n").collect();
+        assert_eq!(found, ["CAT", "LS", "ASH"]);
+    }
+}
