@@ -1,6 +1,6 @@
 //! The test kit: a machine of its own for every test.
 //!
-//! [`Machine::run`] gives a test a network namespace, a directory, a cgroup, a
+//! [`Machine::run`] gives a test namespaces (network, IPC), a directory, a cgroup, a
 //! registry and a `cortend` that lives in them, and looks afterwards whether
 //! anything is left of it: mounts, namespaces, cgroups, processes, addresses,
 //! files. A test that leaves something behind fails.

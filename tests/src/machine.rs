@@ -8,6 +8,8 @@ use std::sync::Mutex;
 use corten_image::testing::{ImageBuilder, Registry};
 use corten_kernel::netlink::{in_network_namespace, make_namespace_set};
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
 use crate::daemon::Daemon;
 use crate::drift::Drift;
 use crate::images;
@@ -16,7 +18,7 @@ use crate::sweep::sweep;
 /// Stack of the thread that runs a test.
 const STACK_BYTES: usize = 8 << 20;
 
-/// A network namespace, a directory, a cgroup and a registry.
+/// A network and an IPC namespace, a directory, a cgroup and a registry.
 pub struct Machine {
     directory: tempfile::TempDir,
     /// Volatile state, as on a node in memory.
@@ -46,11 +48,13 @@ impl Machine {
 
     /// Runs a test on a machine with these settings.
     pub fn run_with(settings: Settings, test: impl AsyncFnOnce(&Self, &mut Daemon) + Send) {
-        let net = make_namespace_set().expect("a network namespace").net;
-        let inside = net.try_clone().expect("a duplicate");
+        let own = make_namespace_set().expect("namespaces");
         // A thread begins in the namespace of the thread that makes it; the one
         // that enters has a small stack.
-        in_network_namespace(inside.as_fd(), move || {
+        in_network_namespace(own.net.as_fd(), || {
+            // Segments of shared memory outlive whoever made them.
+            let ipc = Some(LinkNameSpaceType::InterProcessCommunication);
+            move_into_link_name_space(own.ipc.as_fd(), ipc).expect("an IPC namespace is entered");
             std::thread::scope(|scope| {
                 let run = || Self::inside(settings, test);
                 let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
@@ -62,7 +66,6 @@ impl Machine {
             Ok(())
         })
         .expect("the network namespace is entered");
-        drop(net);
     }
 
     fn inside(settings: Settings, test: impl AsyncFnOnce(&Self, &mut Daemon)) {

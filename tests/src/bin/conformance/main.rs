@@ -74,7 +74,6 @@ fn run(plan: &Plan) -> Result<()> {
 
 /// Runs critest: what it found, and how long it took.
 fn conform(plan: &Plan, machine: &Machine, daemon: &Daemon) -> Result<(Verdict, Duration)> {
-    ip(&["link", "set", "lo", "up"])?;
     let by_digest = images::push(machine)?;
     let directory = plan.directory();
     fs::create_dir_all(&directory).context("unable to make a directory for the report")?;
@@ -149,14 +148,6 @@ fn temporary(machine: &Machine) -> Result<PathBuf> {
     let directory = machine.path("tmp");
     fs::create_dir_all(&directory).context("unable to make a temporary directory")?;
     Ok(directory)
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    let status = Command::new("ip").args(arguments).status().context("unable to start ip")?;
-    if !status.success() {
-        bail!("ip {} failed", arguments.join(" "));
-    }
-    Ok(())
 }
 
 /// Says what came of it, and fails unless all is well.
