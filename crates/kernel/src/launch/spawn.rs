@@ -10,7 +10,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use super::child::Child;
 use super::start;
 use super::step::{NamespaceKind, Step};
-use super::sync::{self, Word};
+use super::sync::{self, Heard, Word};
 use super::walk::clone_flag;
 use crate::sys;
 
@@ -121,6 +121,7 @@ where
     // the namespaces, the way there may be barred (a cgroup2 that is mounted
     // with `nsdelegate`, a user namespace without rights).
     // SAFETY: `intermediate` allocates nothing, takes no lock and does not unwind.
+    sync::name_senders(ours.as_fd())?;
     let Some((_, pidfd)) = (unsafe { sys::fork(0, libc::SIGCHLD, launch.cgroup)? }) else {
         start::intermediate(launch, &theirs)
     };
@@ -140,6 +141,8 @@ where
 /// that two system calls take, unless its cgroup is frozen.
 const INTERMEDIATE_SECONDS_MAX: i64 = 5;
 
+/// The pid of the child that the intermediate made, by the child's own first
+/// word: were it the intermediate's to say, the child's next ones could overtake.
 fn hear_pid(ours: &OwnedFd) -> Result<i32, Errno> {
     let timeout = Timespec { tv_sec: INTERMEDIATE_SECONDS_MAX, tv_nsec: 0 };
     loop {
@@ -149,8 +152,10 @@ fn hear_pid(ours: &OwnedFd) -> Result<i32, Errno> {
             Err(errno) => return Err(errno),
         }
         match sync::listen(ours.as_fd()) {
-            Ok(Some((Word::Pid(pid), _))) => return Ok(pid),
-            Ok(Some((Word::Failed { errno, .. }, _))) => {
+            Ok(Some(Heard { word: Word::Born, pid: Some(pid), .. })) => {
+                return Ok(pid.as_raw_nonzero().get());
+            }
+            Ok(Some(Heard { word: Word::Failed { errno, .. }, .. })) => {
                 return Err(Errno::from_raw_os_error(errno));
             }
             Ok(Some(_)) => return Err(Errno::PROTO),

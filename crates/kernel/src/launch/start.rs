@@ -48,15 +48,15 @@ where
     };
     let proc = open_proc().ok();
     match second(launch, proc.as_ref()) {
-        Ok(None) => match quiet() {
-            Ok(()) => walk(launch, &kept, proc),
-            Err(errno) => fail(kept.sync, errno),
-        },
-        Ok(Some(pid)) => {
+        Ok(Made::Child) => {
             // SAFETY: the descriptor was just kept, and is open.
-            let said = sync::say(unsafe { BorrowedFd::borrow_raw(kept.sync) }, Word::Pid(pid));
-            sys::exit(i32::from(said.is_err()))
+            let sync = unsafe { BorrowedFd::borrow_raw(kept.sync) };
+            match sync::say(sync, Word::Born).and_then(|()| quiet()) {
+                Ok(()) => walk(launch, &kept, proc),
+                Err(errno) => fail(kept.sync, errno),
+            }
         }
+        Ok(Made::Parent) => sys::exit(0),
         Err(errno) => fail(kept.sync, errno),
     }
 }
@@ -165,9 +165,15 @@ fn close_others<S>(kept: &Kept, launch: &Launch<'_, S>) -> Result<(), Errno> {
     }
 }
 
+/// Where the second clone returns.
+enum Made {
+    Child,
+    /// In the intermediate, which made it.
+    Parent,
+}
+
 /// Enters the namespaces and makes the real child, which is the parent's.
-/// None in that child, its pid in the intermediate.
-fn second<'a, S>(launch: &Launch<'a, S>, proc: Option<&OwnedFd>) -> Result<Option<i32>, Errno>
+fn second<'a, S>(launch: &Launch<'a, S>, proc: Option<&OwnedFd>) -> Result<Made, Errno>
 where
     S: Iterator<Item = Step<'a>> + Clone,
 {
@@ -212,5 +218,5 @@ where
         .fold(libc::CLONE_PARENT, |flags, kind| flags | clone_flag(*kind));
     // SAFETY: the child walks its steps, which is made for this.
     let forked = unsafe { sys::fork(flags as u64, 0, None)? };
-    Ok(forked.map(|(pid, _)| pid))
+    Ok(if forked.is_some() { Made::Parent } else { Made::Child })
 }

@@ -10,14 +10,16 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
+use rustix::process::Pid;
 
 use super::Message;
 
 /// A word of the child, as it goes over the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
-    /// The pid of the real child (from the intermediate).
-    Pid(i32),
+    /// The first word of a child that an intermediate made. What it is called
+    /// among its parent's processes, the kernel says.
+    Born,
     Created,
     HookPoint(u8),
     Warning {
@@ -36,7 +38,7 @@ const LENGTH: usize = 12;
 impl Word {
     fn encode(self) -> [u8; LENGTH] {
         let (kind, first, second): (u32, u32, i32) = match self {
-            Word::Pid(pid) => (1, 0, pid),
+            Word::Born => (1, 0, 0),
             Word::Created => (2, 0, 0),
             Word::HookPoint(point) => (3, u32::from(point), 0),
             Word::Warning { step, errno } => (4, step, errno),
@@ -54,7 +56,7 @@ impl Word {
         let first = u32::from_ne_bytes([e, f, g, h]);
         let second = i32::from_ne_bytes([i, j, k, l]);
         Some(match u32::from_ne_bytes([a, b, c, d]) {
-            1 => Word::Pid(second),
+            1 => Word::Born,
             2 => Word::Created,
             3 => Word::HookPoint(first as u8),
             4 => Word::Warning { step: first, errno: second },
@@ -68,6 +70,20 @@ impl Word {
 /// The two ends: parent's and child's.
 pub(super) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+/// Parent: from now on the kernel says who each word is from.
+pub(super) fn name_senders(ours: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::net::sockopt::set_socket_passcred(ours, true)
+}
+
+/// What the parent hears.
+pub(super) struct Heard {
+    pub word: Word,
+    /// The descriptor that came with it.
+    pub fd: Option<OwnedFd>,
+    /// Who said it, after [`name_senders`].
+    pub pid: Option<Pid>,
 }
 
 /// Child: says a word. Allocates nothing.
@@ -115,11 +131,11 @@ pub(super) fn tell(socket: BorrowedFd<'_>, word: u8) -> Result<(), Errno> {
     rustix::net::send(socket, &[word], flags).map(drop)
 }
 
-/// Parent: one word, and the descriptor that came with it; `Ok(None)` at the
-/// end, `Err(AGAIN)` when there is nothing yet.
-pub(super) fn listen(socket: BorrowedFd<'_>) -> Result<Option<(Word, Option<OwnedFd>)>, Errno> {
+/// Parent: one word; `Ok(None)` at the end, `Err(AGAIN)` when there is nothing
+/// yet.
+pub(super) fn listen(socket: BorrowedFd<'_>) -> Result<Option<Heard>, Errno> {
     let mut bytes = [0u8; LENGTH];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1), ScmCredentials(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let received = loop {
@@ -133,23 +149,24 @@ pub(super) fn listen(socket: BorrowedFd<'_>) -> Result<Option<(Word, Option<Owne
     if received.bytes == 0 {
         return Ok(None);
     }
-    let mut fd = None;
+    let (mut fd, mut pid) = (None, None);
     for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(fds) = message {
-            for received in fds {
-                fd = Some(received);
-            }
+        match message {
+            RecvAncillaryMessage::ScmRights(fds) => fd = fds.last().or(fd),
+            RecvAncillaryMessage::ScmCredentials(sender) => pid = Some(sender.pid),
+            _ => {}
         }
     }
     if received.bytes != LENGTH {
         return Err(Errno::PROTO);
     }
-    Word::decode(bytes).map(|word| Some((word, fd))).ok_or(Errno::PROTO)
+    let word = Word::decode(bytes).ok_or(Errno::PROTO)?;
+    Ok(Some(Heard { word, fd, pid }))
 }
 
 /// Parent: the next message, or none if there is none yet.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<Message>, Errno> {
-    let (word, fd) = match listen(socket) {
+    let Heard { word, fd, .. } = match listen(socket) {
         Ok(Some(heard)) => heard,
         Ok(None) => return Ok(Some(Message::Closed)),
         Err(Errno::AGAIN) => return Ok(None),
@@ -161,6 +178,6 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<Message>, Errno> 
         Word::Warning { step, errno } => Message::Warning { step, errno },
         Word::Failed { step, errno } => Message::Failed { step, errno },
         Word::ConsoleMaster => Message::ConsoleMaster(fd.ok_or(Errno::PROTO)?),
-        Word::Pid(_) => return Err(Errno::PROTO),
+        Word::Born => return Err(Errno::PROTO),
     }))
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::kit::*;
 use crate::launch::*;
+use crate::sys;
 
 #[test]
 fn an_exec_sees_the_container() {
@@ -70,4 +71,24 @@ fn a_pods_init_reaps_and_ends() {
     rustix::process::pidfd_send_signal(init.child.pidfd(), rustix::process::Signal::TERM)
         .expect("kill");
     assert_eq!(reap(&init.child), 0);
+}
+
+#[test]
+fn a_quick_child_is_not_heard_before_it_is_known() {
+    let own = sys::pidfd_open(std::process::id().cast_signed()).expect("pidfd");
+    let shell = Shell::new("exit 3");
+    let steps = [Step::AwaitStart, shell.step()];
+    std::thread::scope(|scope| {
+        // More to do than there are processors: who made the child may have to
+        // wait for its turn while the child runs.
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..300 {
+                    let join = Join::Before { user: None, pid: Some(own.as_fd()) };
+                    let outcome = run_with(&steps, &[], join, &[]).finish();
+                    assert_eq!((outcome.failed, outcome.code), (None, 3), "{outcome:?}");
+                }
+            });
+        }
+    });
 }
