@@ -120,8 +120,8 @@ where
     // The intermediate is born into the cgroup, and its child with it: once in
     // the namespaces, the way there may be barred (a cgroup2 that is mounted
     // with `nsdelegate`, a user namespace without rights).
-    // SAFETY: `intermediate` allocates nothing, takes no lock and does not unwind.
     sync::name_senders(ours.as_fd())?;
+    // SAFETY: `intermediate` allocates nothing, takes no lock and does not unwind.
     let Some((_, pidfd)) = (unsafe { sys::fork(0, libc::SIGCHLD, launch.cgroup)? }) else {
         start::intermediate(launch, &theirs)
     };
