@@ -152,6 +152,7 @@ shim = "{shim}"
 log_dir = "{logs}"
 cgroup.root = "{cgroup}"
 registry.hosts_dirs = ["{hosts}"]
+device.cdi_dirs = ["{cdi}"]
 network.cri = "{provider}"
 network.cni.conf_dirs = ["{cni}"]
 network.cni.bin_dirs = ["{plugins}", "/usr/lib/cni"]
@@ -163,6 +164,7 @@ network.cni.bin_dirs = ["{plugins}", "/usr/lib/cni"]
             logs = at("logs"),
             cgroup = self.cgroup,
             hosts = at("hosts"),
+            cdi = at("cdi"),
             cni = at("cni"),
             plugins = at("plugins"),
         );

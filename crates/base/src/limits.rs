@@ -129,6 +129,10 @@ pub const STREAM_BATCH_ITEMS_MAX: usize = 512;
 pub const LOG_BATCH_ENTRIES_MAX: usize = 256;
 /// Lines from the end of a log that can be asked for.
 pub const LOG_TAIL_LINES_MAX: u32 = 1 << 20;
+/// Bytes of a CDI file.
+pub const CDI_FILE_BYTES_MAX: usize = 4 << 20;
+/// CDI files that are read of one directory.
+pub const CDI_FILES_MAX: usize = 1024;
 /// Bytes of a seccomp profile in a file.
 pub const SECCOMP_PROFILE_BYTES_MAX: usize = 1 << 20;
 

@@ -145,6 +145,7 @@ async fn open_engine(config: &Config, store: Arc<Store>) -> Result<Engine, Error
         state_dir: config.state.clone(),
         shim_path: config.shim.clone(),
         cgroup_root: config.cgroup.root.clone(),
+        cdi_dirs: config.device.cdi_dirs.clone(),
         log_dir: config.log_dir.clone(),
         cri_network: match config.network.cri {
             CriNetwork::Cni => NetworkProvider::Cni,

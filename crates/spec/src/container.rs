@@ -29,8 +29,10 @@ pub fn container_spec(input: &ContainerInput<'_>) -> Result<oci::Spec> {
     namespaces::check(input)?;
     let config = input.container;
     let security = &config.security;
-    let (mounts, propagation) = mounts::mounts(input)?;
-    let (devices, rules) = devices::devices(input)?;
+    let (mut mounts, propagation) = mounts::mounts(input)?;
+    let devices = devices::devices(input)?;
+    // They lie in /dev, which is among the mounts before.
+    mounts.extend(devices.mounts);
     let process = process::process(input)?;
     let seccomp = security::seccomp(input, &process)?;
     let hidden = |asked: &Option<Vec<String>>, usual: &Vec<String>| {
@@ -46,10 +48,10 @@ pub fn container_spec(input: &ContainerInput<'_>) -> Result<oci::Spec> {
         uid_mappings: mapped(false),
         gid_mappings: mapped(true),
         sysctl: sysctls::wanted(input.sandbox, input.policy),
-        resources: Some(oci::Resources { devices: rules, ..resources(&config.resources) }),
+        resources: Some(oci::Resources { devices: devices.rules, ..resources(&config.resources) }),
         cgroups_path: input.cgroup_path.to_owned(),
         namespaces: namespaces::namespaces(input),
-        devices,
+        devices: devices.nodes,
         seccomp,
         rootfs_propagation: propagation.to_owned(),
         masked_paths: hidden(&security.masked_paths, &input.policy.masked_paths),

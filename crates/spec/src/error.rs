@@ -55,6 +55,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A device of a vendor that a container cannot have.
+    #[error("unable to give the CDI device {name}: {reason}")]
+    Device {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// A filter that cannot be made.
     #[error("unable to compile the seccomp filter: {reason}")]
     Filter {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capabilities;
+pub mod cdi;
 pub mod container;
 mod error;
 pub mod files;

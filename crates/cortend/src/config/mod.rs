@@ -39,6 +39,8 @@ pub struct Config {
     pub registry: Registry,
     /// Images.
     pub image: Image,
+    /// Devices.
+    pub device: Device,
     /// Networks.
     pub network: Network,
 }
@@ -99,6 +101,14 @@ pub struct Image {
     pub pinned: Vec<String>,
 }
 
+/// Devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Device {
+    /// Directories with the CDI files of vendors.
+    pub cdi_dirs: Vec<PathBuf>,
+}
+
 /// Networks.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -156,6 +166,7 @@ impl Default for Config {
             cgroup: Cgroup::default(),
             registry: Registry::default(),
             image: Image::default(),
+            device: Device::default(),
             network: Network::default(),
         }
     }
@@ -177,6 +188,12 @@ impl Default for Registry {
     fn default() -> Self {
         let hosts_dirs = ["/etc/corten/certs.d", "/etc/containerd/certs.d"];
         Self { hosts_dirs: hosts_dirs.map(PathBuf::from).into() }
+    }
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        Self { cdi_dirs: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).into() }
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `sandbox` | making a sandbox |
 //! | `namespaces`, `files`, `init` | parts of that |
-//! | `container`, `prepare`, `volumes`, `launch` | making and starting a container |
+//! | `container`, `prepare`, `volumes`, `cdi`, `launch` | making and starting a container |
 //! | `exec` | processes in running containers |
 //! | `attach`, `forward` | clients of running containers, and of their ports |
 //! | `teardown` | stop, remove, undo |
@@ -15,6 +15,7 @@
 //! | `stats` | what is used |
 
 mod attach;
+mod cdi;
 mod container;
 mod devices;
 mod events;
@@ -87,6 +88,9 @@ pub struct EngineConfig {
     pub shim_path: PathBuf,
     /// The cgroup below which sandboxes without a parent get theirs (`/corten`).
     pub cgroup_root: String,
+    /// Directories with the CDI files of vendors; of two that describe the same
+    /// device the later counts.
+    pub cdi_dirs: Vec<PathBuf>,
     /// Logs of containers whose client names no log directory.
     pub log_dir: PathBuf,
     /// Who connects the pods of CRI (namespace `k8s.io`).

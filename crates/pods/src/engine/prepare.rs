@@ -92,6 +92,7 @@ impl Inner {
         let (root, volumes) = self.filesystems(container, &pod)?;
         let user = resolve_in(&root, container, image)?;
         let mut spec = self.oci_spec(container, image, &user)?;
+        self.add_cdi_devices(&container.config, &mut spec)?;
         self.save_spec(container, &spec)?;
         let resources = cgroup_resources(&spec.linux.clone().unwrap_or_default());
         if let Some(linux) = &mut spec.linux {

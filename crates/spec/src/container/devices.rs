@@ -2,7 +2,7 @@
 
 use super::{ContainerInput, HostDevice};
 use crate::error::{Error, Result};
-use crate::oci::{DeviceRule, LinuxDevice};
+use crate::oci::{DeviceRule, LinuxDevice, Mount};
 
 /// Rules that every container has: any node may be made, only these be used.
 const ALLOWED: [(&str, Option<i64>, Option<i64>, &str); 11] = [
@@ -19,12 +19,21 @@ const ALLOWED: [(&str, Option<i64>, Option<i64>, &str); 11] = [
     ("c", Some(136), None, "rwm"),  // pts
 ];
 
+/// What a container's devices come to.
+pub(super) struct Devices {
+    pub nodes: Vec<LinuxDevice>,
+    /// Of the device cgroup.
+    pub rules: Vec<DeviceRule>,
+    /// Devices that are bound instead of made.
+    pub mounts: Vec<Mount>,
+}
+
 /// The nodes, and the rules of the cgroup.
-pub(super) fn devices(input: &ContainerInput<'_>) -> Result<(Vec<LinuxDevice>, Vec<DeviceRule>)> {
-    let mut nodes = Vec::new();
-    let mut rules = Vec::new();
+pub(super) fn devices(input: &ContainerInput<'_>) -> Result<Devices> {
+    let (mut nodes, mut rules, mut mounts) = (Vec::new(), Vec::new(), Vec::new());
+    let in_user_namespace = super::user_namespace(input).is_some();
     if input.container.security.privileged {
-        if super::user_namespace(input).is_none() {
+        if !in_user_namespace {
             nodes.extend(input.policy.host_devices.iter().map(node));
         }
         rules.push(rule(true, "a", None, None, "rwm"));
@@ -39,7 +48,18 @@ pub(super) fn devices(input: &ContainerInput<'_>) -> Result<(Vec<LinuxDevice>, V
     for device in input.devices {
         let access = access(device)?;
         nodes.retain(|known: &LinuxDevice| known.path != device.path);
-        nodes.push(node(device));
+        if in_user_namespace && device.host_path != device.path {
+            // A node cannot be made there, and the host's has another name.
+            mounts.push(Mount {
+                destination: device.path.clone(),
+                kind: "bind".into(),
+                source: device.host_path.clone(),
+                options: ["bind", "nosuid", "noexec"].map(str::to_owned).into(),
+                ..Mount::default()
+            });
+        } else {
+            nodes.push(node(device));
+        }
         rules.push(rule(
             true,
             kind(device),
@@ -48,7 +68,7 @@ pub(super) fn devices(input: &ContainerInput<'_>) -> Result<(Vec<LinuxDevice>, V
             access,
         ));
     }
-    Ok((nodes, rules))
+    Ok(Devices { nodes, rules, mounts })
 }
 
 fn access(device: &HostDevice) -> Result<&str> {
