@@ -224,3 +224,66 @@ fn plain_lists_as_streams() {
         assert_eq!(batch.images.len(), 1);
     });
 }
+
+/// Metrics that depend on what this machine counts.
+fn may_be_missing(name: &str) -> bool {
+    let counted = ["_blkio_", "_fs_reads_", "_fs_writes_", "_hugetlb_", "_pressure_"];
+    counted.iter().any(|part| name.contains(part))
+}
+
+#[test]
+fn metrics_of_pods() {
+    Machine::run(async |machine, daemon| {
+        let mut scene = Scene::new(machine, daemon, |_| {}).await;
+        let id = scene
+            .idle(|container| {
+                let resources = container.linux().resources.get_or_insert_default();
+                resources.cpu_quota = 50_000;
+                resources.memory_limit_in_bytes = 64 << 20;
+            })
+            .await;
+        let runtime = &mut scene.client.runtime;
+        let request = cri::ListMetricDescriptorsRequest::default();
+        let described = runtime.list_metric_descriptors(request).await.unwrap().into_inner();
+        let keys: BTreeMap<_, _> =
+            described.descriptors.into_iter().map(|each| (each.name, each.label_keys)).collect();
+        assert_eq!(keys.len(), 56);
+
+        let request = cri::ListPodSandboxMetricsRequest::default();
+        let pods = runtime.list_pod_sandbox_metrics(request).await.unwrap().into_inner();
+        let [pod] = &pods.pod_metrics[..] else { panic!("{pods:?}") };
+        assert_eq!(pod.pod_sandbox_id, scene.id);
+        let [container] = &pod.container_metrics[..] else { panic!("{pod:?}") };
+        assert_eq!(container.container_id, id);
+
+        let mut seen = BTreeMap::new();
+        let mut series = std::collections::BTreeSet::new();
+        for metric in pod.metrics.iter().chain(&container.metrics) {
+            let keys = &keys[&metric.name];
+            assert_eq!(keys.len(), metric.label_values.len(), "{metric:?}");
+            // Of the same name and labels there may be only one.
+            assert!(series.insert((&metric.name, &metric.label_values)), "{metric:?}");
+            let labels: BTreeMap<_, _> = keys.iter().zip(&metric.label_values).collect();
+            assert_eq!(labels[&"pod".to_owned()], "pod");
+            assert_eq!(labels[&"namespace".to_owned()], "test");
+            seen.insert(metric.name.clone(), of(&metric.value));
+        }
+        let missing: Vec<_> = keys.keys().filter(|name| !seen.contains_key(*name)).collect();
+        assert!(missing.iter().all(|name| may_be_missing(name)), "{missing:?}");
+        let value = |name: &str| seen[name];
+        assert_eq!(value("container_spec_cpu_quota"), 50_000);
+        assert_eq!(value("container_spec_memory_limit_bytes"), 64 * MIB);
+        assert_eq!(value("container_processes"), 1);
+        assert!(value("container_file_descriptors") >= 3);
+        assert!(value("container_memory_max_usage_bytes") > 0);
+        assert!(value("container_start_time_seconds") > 1_700_000_000);
+        assert!(value("container_network_transmit_packets_total") > 0);
+        let network = |metric: &&cri::Metric| metric.name.starts_with("container_network_");
+        assert_eq!(pod.metrics.iter().filter(network).count(), 8);
+
+        let request = cri::StreamPodSandboxMetricsRequest::default();
+        let stream = runtime.stream_pod_sandbox_metrics(request).await.unwrap();
+        let batch = stream.into_inner().message().await.unwrap().unwrap();
+        assert_eq!(batch.pod_sandbox_metrics[0].pod_sandbox_id, scene.id);
+    });
+}

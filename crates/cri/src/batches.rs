@@ -41,6 +41,7 @@ batches! {
     StreamContainersResponse.containers of Container;
     StreamImagesResponse.images of Image;
     StreamContainerStatsResponse.container_stats of ContainerStats;
+    StreamPodSandboxMetricsResponse.pod_sandbox_metrics of PodSandboxMetrics;
     StreamPodSandboxStatsResponse.pod_sandbox_stats of PodSandboxStats;
 }
 

@@ -6,6 +6,7 @@ mod batches;
 mod corten;
 mod deadline;
 mod image;
+mod metrics;
 mod pipe;
 mod runtime;
 mod status;

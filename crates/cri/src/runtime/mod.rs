@@ -5,6 +5,7 @@
 mod cni;
 mod containers;
 mod exec;
+mod metrics;
 mod node;
 mod resources;
 mod sandboxes;
@@ -90,12 +91,15 @@ serve! {
         container_stats: ContainerStatsRequest => ContainerStatsResponse;
         list_container_stats: ListContainerStatsRequest => ListContainerStatsResponse;
         pod_sandbox_stats: PodSandboxStatsRequest => PodSandboxStatsResponse;
+        list_metric_descriptors: ListMetricDescriptorsRequest => ListMetricDescriptorsResponse;
+        list_pod_sandbox_metrics: ListPodSandboxMetricsRequest => ListPodSandboxMetricsResponse;
         list_pod_sandbox_stats: ListPodSandboxStatsRequest => ListPodSandboxStatsResponse;
     }
     streamed {
         stream_pod_sandboxes: StreamPodSandboxesRequest => StreamPodSandboxesResponse;
         stream_containers: StreamContainersRequest => StreamContainersResponse;
         stream_container_stats: StreamContainerStatsRequest => StreamContainerStatsResponse;
+        stream_pod_sandbox_metrics: StreamPodSandboxMetricsRequest => StreamPodSandboxMetricsResponse;
         stream_pod_sandbox_stats: StreamPodSandboxStatsRequest => StreamPodSandboxStatsResponse;
     }
 }

@@ -62,7 +62,8 @@ impl Engine {
         let sandbox = self.inner.table.find_sandbox(ns, seen.id.as_str())?;
         let inner = self.inner.clone();
         blocking(move || {
-            let containers = inner.table.containers_of(&sandbox.id);
+            let mut containers = inner.table.containers_of(&sandbox.id);
+            containers.retain(|container| runs(container));
             let layers = inner.layers(&containers);
             Ok(inner.stats_of_sandbox(&sandbox, containers, &layers, Detail::Usage))
         })
@@ -83,6 +84,9 @@ impl Engine {
         blocking(move || {
             let mut members: HashMap<SandboxId, Vec<Arc<Container>>> = HashMap::new();
             for container in inner.table.containers() {
+                if !runs(&container) {
+                    continue;
+                }
                 members.entry(container.sandbox.id.clone()).or_default().push(container);
             }
             let of_pods: Vec<_> = sandboxes
@@ -103,6 +107,10 @@ impl Engine {
     }
 }
 
+fn runs(container: &Arc<Container>) -> bool {
+    container.record.borrow().state == ContainerState::Running
+}
+
 /// What containers have written.
 type Layers = HashMap<ContainerId, Measured>;
 
@@ -119,20 +127,21 @@ impl Inner {
         layers: &Layers,
         detail: Detail,
     ) -> ContainerStats {
-        let (view, cgroup) = {
+        let (view, runs, cgroup) = {
             let record = container.record.borrow();
             let runs = record.state == ContainerState::Running;
-            (container_view(&record), runs.then(|| record.cgroup.clone()))
+            (container_view(&record), runs, record.cgroup.clone())
         };
-        let figures = cgroup
-            .as_ref()
-            .and_then(|cgroup| self.figures(cgroup, &container.cpu, view.started_at_ns, detail));
-        let processes = match (&cgroup, detail) {
-            (Some(cgroup), Detail::All) => self.pids(cgroup).map(|pids| look(&pids, view.pid)),
-            (None, _) | (_, Detail::Usage) => None,
+        let figures = match runs {
+            true => self.figures(&cgroup, &container.cpu, view.started_at_ns, detail),
+            false => None,
+        };
+        let processes = match (runs, detail) {
+            (true, Detail::All) => self.pids(&cgroup).map(|pids| look(&pids, view.pid)),
+            (false, _) | (_, Detail::Usage) => None,
         };
         let layer = layers.get(&container.id).copied();
-        ContainerStats { container: view, figures, layer, processes }
+        ContainerStats { container: view, cgroup, figures, layer, processes }
     }
 
     fn stats_of_sandbox(
@@ -142,30 +151,29 @@ impl Inner {
         layers: &Layers,
         detail: Detail,
     ) -> SandboxStats {
-        let (view, cgroup) = {
+        let (view, runs, cgroup) = {
             let record = sandbox.record.borrow();
             let runs = record.state == SandboxState::Ready;
-            (sandbox_view(&record), runs.then(|| record.cgroup.clone()))
+            (sandbox_view(&record), runs, record.cgroup.clone())
         };
-        containers.retain(|each| each.record.borrow().state == ContainerState::Running);
         containers.sort_by_key(|each| each.record.borrow().created_at_ns);
-        let figures = cgroup
-            .as_ref()
-            .and_then(|cgroup| self.figures(cgroup, &sandbox.cpu, view.created_at_ns, detail));
-        let links = match (&cgroup, &view.netns) {
-            (Some(_), Some(_)) => self.links(sandbox),
-            (None, _) | (_, None) => None,
+        let figures = match runs {
+            true => self.figures(&cgroup, &sandbox.cpu, view.created_at_ns, detail),
+            false => None,
         };
+        let pids = if runs { self.pids(&cgroup) } else { None };
+        let links = if runs && view.netns.is_some() { self.links(sandbox) } else { None };
         SandboxStats {
             figures,
             links,
-            processes: cgroup.and_then(|cgroup| self.pids(&cgroup)).map(|pids| pids.len() as u64),
+            processes: pids.map(|pids| pids.len() as u64),
             containers: containers
                 .iter()
                 .map(|container| self.stats_of_container(container, layers, detail))
                 .filter(|stats| stats.figures.is_some())
                 .collect(),
             sandbox: view,
+            cgroup,
         }
     }
 

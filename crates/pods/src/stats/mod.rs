@@ -29,6 +29,8 @@ pub struct Figures {
 pub struct ContainerStats {
     /// Whose figures they are.
     pub container: ContainerView,
+    /// Its group.
+    pub cgroup: String,
     /// Absent where it does not run.
     pub figures: Option<Figures>,
     /// What it has written to its root file system, as last measured.
@@ -42,6 +44,8 @@ pub struct ContainerStats {
 pub struct SandboxStats {
     /// Whose figures they are.
     pub sandbox: SandboxView,
+    /// The group of all its containers.
+    pub cgroup: String,
     /// Of all its containers together; absent where it is stopped.
     pub figures: Option<Figures>,
     /// The links of its network namespace, without the loopback; absent with
