@@ -5,13 +5,14 @@ PREFIX ?= /usr/local
 LIBEXEC ?= /usr/libexec/corten
 XTASK := cargo xtask
 
-.PHONY: help linker demo test full conformance bench build install clean
+.PHONY: help linker demo test full conformance kubelet bench build install clean
 
 help:
 	@echo 'make demo         see Corten at work, on a bare Debian machine'
 	@echo 'make test         everything that must hold before a commit'
 	@echo 'make full         the same and everything that takes longer'
 	@echo 'make conformance  critest: every spec of CRI that this machine can run'
+	@echo 'make kubelet      a real kubelet keeps pods on Corten (builds one: minutes)'
 	@echo 'make bench        the figures of SPECIFICATION.md'
 	@echo 'make build        target/dist: cortend, corten, corten-shim'
 	@echo 'make install      what was built, into DESTDIR and PREFIX ($(PREFIX))'
@@ -30,12 +31,17 @@ test: linker
 # Whole pods again and again: what fails once in a while, fails here.
 full: test
 	for round in 1 2 3; do cargo test -p corten-tests || exit 1; done
+	$(XTASK) kubelet
 	$(XTASK) bench
 
 conformance: linker
 	$(XTASK) setup
 	$(XTASK) conformance
 	$(XTASK) conformance --websocket
+
+kubelet: linker
+	$(XTASK) setup
+	$(XTASK) kubelet
 
 bench: linker
 	$(XTASK) bench

