@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{images, shell, tools};
+use crate::{images, shell, tools, vm};
 
 /// Debian packages, and a file by which each is known to be there.
 const PACKAGES: &[(&str, &str)] = &[
@@ -51,7 +51,9 @@ pub fn main(arguments: &[String]) -> Result<()> {
     tools::ginkgo()?;
     images::busybox()?;
     images::nonewprivs()?;
-    kernel()
+    kernel()?;
+    // Only after the kernel's are the lists of packages certain to be there.
+    vm::packages::fetch()
 }
 
 /// The part of it that the demo needs.

@@ -5,6 +5,7 @@
 mod guest;
 mod initramfs;
 mod modules;
+pub mod packages;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+
+pub use guest::Init;
 
 use crate::setup::kernel_directory;
 use crate::shell;
@@ -47,6 +50,10 @@ pub const MODULES: &[&str] = &[
     "xt_tcpudp",
 ];
 
+/// The kernel's parameters.
+const APPEND: &str = "console=ttyS0 loglevel=3 panic=-1 random.trust_cpu=on \
+    apparmor=1 security=apparmor systemd.show_status=0 systemd.unified_cgroup_hierarchy=1";
+
 /// A virtual machine and what it is for.
 #[derive(Debug, Clone)]
 pub struct Vm {
@@ -63,6 +70,8 @@ pub struct Vm {
     pub timeout: Duration,
     /// Megabytes of memory.
     pub memory: u32,
+    /// Who is PID 1.
+    pub init: Init,
 }
 
 impl Vm {
@@ -75,6 +84,7 @@ impl Vm {
             command: command.into(),
             timeout: TIMEOUT,
             memory: 1024,
+            init: Init::Busybox,
         }
     }
 
@@ -84,7 +94,7 @@ impl Vm {
         let (kernel, release) = self.find_kernel()?;
         let modules =
             modules::closure(&self.kernel.join("lib/modules").join(&release), &self.modules)?;
-        let image = guest::image(&self.files, &modules, &self.command)?;
+        let image = guest::image(self.init, &self.files, &modules, &self.command)?;
         let directory = shell::target().join("vm");
         std::fs::create_dir_all(&directory).context("unable to make target/vm")?;
         let initramfs = directory.join(format!("initramfs-{}", std::process::id()));
@@ -117,7 +127,7 @@ impl Vm {
             .arg(kernel)
             .arg("-initrd")
             .arg(initramfs)
-            .args(["-append", "console=ttyS0 loglevel=3 panic=-1 random.trust_cpu=on"])
+            .args(["-append", APPEND])
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let mut child = qemu.spawn().context("unable to start qemu-system-x86_64")?;
@@ -180,6 +190,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
                 let seconds = arguments.next().and_then(|text| text.parse().ok());
                 vm.timeout = Duration::from_secs(seconds.context("--timeout wants seconds")?);
             }
+            "--systemd" => vm.init = Init::Systemd,
             "--" => vm.command = arguments.by_ref().cloned().collect::<Vec<_>>().join(" "),
             other => bail!("unknown argument {other}"),
         }
