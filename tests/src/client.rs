@@ -26,6 +26,8 @@ pub struct Client {
 pub struct Pod {
     /// The configuration that is sent.
     pub config: cri::PodSandboxConfig,
+    /// The runtime handler; empty for the default.
+    pub handler: String,
 }
 
 impl Pod {
@@ -52,7 +54,7 @@ impl Pod {
             }),
             ..Default::default()
         };
-        Self { config }
+        Self { config, handler: String::new() }
     }
 
     /// The namespace options, to be changed.
@@ -139,8 +141,10 @@ impl Client {
 
     /// RunPodSandbox.
     pub async fn run_pod(&mut self, pod: &Pod) -> Result<String, Status> {
-        let request =
-            cri::RunPodSandboxRequest { config: Some(pod.config.clone()), ..Default::default() };
+        let request = cri::RunPodSandboxRequest {
+            config: Some(pod.config.clone()),
+            runtime_handler: pod.handler.clone(),
+        };
         Ok(self.runtime.run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
     }
 

@@ -15,6 +15,7 @@ pub struct Daemon {
     config: PathBuf,
     socket: PathBuf,
     log: PathBuf,
+    without_unified: bool,
 }
 
 impl Daemon {
@@ -24,9 +25,9 @@ impl Daemon {
         std::fs::write(&config, machine.configuration()).expect("the configuration is written");
         let log = machine.path("cortend.log");
         let socket = machine.path("corten.sock");
-        let cortend = Command::new(binaries::directory().join("cortend"));
-        let process = spawn(cortend, &config, &log);
-        let mut daemon = Self { process, config, socket, log };
+        let without_unified = machine.settings().without_unified;
+        let process = spawn(cortend(without_unified), &config, &log);
+        let mut daemon = Self { process, config, socket, log, without_unified };
         daemon.serves().await;
         daemon
     }
@@ -65,8 +66,7 @@ impl Daemon {
 
     /// Starts it again, and does not wait until it serves.
     pub fn spawn(&mut self) {
-        let cortend = Command::new(binaries::directory().join("cortend"));
-        self.process = spawn(cortend, &self.config, &self.log);
+        self.process = spawn(cortend(self.without_unified), &self.config, &self.log);
     }
 
     /// Starts it again as if the machine had booted anew since.
@@ -134,6 +134,18 @@ impl Drop for Daemon {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The program, on a machine with or without the unified hierarchy.
+fn cortend(without_unified: bool) -> Command {
+    let program = binaries::directory().join("cortend");
+    if !without_unified {
+        return Command::new(program);
+    }
+    let mut unshare = Command::new("unshare");
+    let script = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$0\" \"$@\"";
+    unshare.args(["--mount", "--propagation", "slave", "sh", "-c", script]).arg(program);
+    unshare
 }
 
 fn spawn(mut cortend: Command, config: &std::path::Path, log: &std::path::Path) -> Child {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -14,6 +15,15 @@ use crate::daemon::Daemon;
 use crate::drift::Drift;
 use crate::images;
 use crate::sweep::sweep;
+
+/// Handlers of the OCI runtimes that distributions have.
+const OCI_RUNTIMES: &str = r#"
+[runtimes.runc]
+path = "/usr/sbin/runc"
+[runtimes.crun]
+path = "/usr/bin/crun"
+options = ["--cgroup-manager=cgroupfs"]
+"#;
 
 /// Stack of the thread that runs a test.
 const STACK_BYTES: usize = 8 << 20;
@@ -35,6 +45,11 @@ pub struct Machine {
 pub struct Settings {
     /// CRI's pods use the built-in bridge.
     pub builtin_network: bool,
+    /// The daemon sees the v1 hierarchies alone: some OCI runtimes refuse a
+    /// machine that has both.
+    pub without_unified: bool,
+    /// The runtime handlers `runc` and `crun`.
+    pub oci_runtimes: bool,
     /// More lines of configuration, after all others.
     pub configuration: String,
 }
@@ -138,6 +153,11 @@ impl Machine {
         format!("{}/{name}:latest", self.registry())
     }
 
+    /// What differs from others.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// The daemon's configuration.
     pub fn configuration(&self) -> String {
         let at = |name: &str| self.path(name).display().to_string();
@@ -168,6 +188,9 @@ network.cni.bin_dirs = ["{plugins}", "/usr/lib/cni"]
             cni = at("cni"),
             plugins = at("plugins"),
         );
+        if self.settings.oci_runtimes {
+            text.push_str(OCI_RUNTIMES);
+        }
         text.push_str(&self.settings.configuration);
         text
     }
@@ -186,7 +209,10 @@ fn in_memory() -> Option<tempfile::TempDir> {
         rustix::fs::statfs(*path).is_ok_and(|found| found.f_type as u64 == TMPFS_MAGIC)
     };
     let parent = ["/run", "/dev/shm"].into_iter().find(tmpfs)?;
-    Some(tempfile::Builder::new().prefix("corten-").tempdir_in(parent).expect("a directory"))
+    // As /run is: the root of a user namespace can get through.
+    let passable = std::fs::Permissions::from_mode(0o711);
+    let made = tempfile::Builder::new().prefix("corten-").permissions(passable).tempdir_in(parent);
+    Some(made.expect("a directory"))
 }
 
 /// A cgroup named after the machine's directory, which is unique.

@@ -1,16 +1,14 @@
-//! The same OCI spec through our launcher and through runc gives the same
-//! container. What may differ is listed here, with the reason.
+//! The same pod by each runtime handler has the same container in it, whether
+//! our launcher makes it or runc or crun. What may differ is listed here, with
+//! the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use corten_api::cri;
-use corten_tests::client::Container;
-use corten_tests::{Machine, Scene};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use serde_json::{Value, json};
+use corten_tests::client::{Container, log_path};
+use corten_tests::machine::Settings;
+use corten_tests::{Daemon, Machine, Scene};
 
 /// Everything that a process can see of its own confinement.
 const LOOK: &str = r#"
@@ -36,49 +34,85 @@ const STATUS_OF_THE_MOMENT: [&str; 6] =
     ["Pid", "Tgid", "PPid", "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches", "SigQ"];
 
 /// A line that only one of both may have: part, how it begins, why.
-const EXPLAINED: [(&str, &str, &str); 7] = [
-    ("status", "SigIgn:", "runc hands on what its caller ignores; ours is asked for by itself"),
-    ("dev", "lrwxrwxrwx core", "runc makes the link only where the machine has a /proc/kcore"),
+type Explained = (&'static str, &'static str, &'static str);
+
+/// By every other runtime.
+const EXPLAINED: [Explained; 5] = [
+    ("status", "SigIgn:", "others hand on what their caller ignores; ours is asked for by itself"),
+    ("dev", "lrwxrwxrwx core", "the link is made only where the machine has a /proc/kcore"),
     ("devices", "c 10:200 rwm", "runc before 1.2 lets every container use /dev/net/tun"),
-    ("terminal", "-onlcr", "`runc run` sets its own copy of the terminal so"),
-    ("terminal", "onlcr", "and we leave it as the kernel makes it, as peers do"),
     ("mountinfo", "/sys/fs/cgroup from / ro", "the spec says read-only, and we make it so"),
-    ("mountinfo", "/sys/fs/cgroup from / rw", "runc does that for what is mounted in it alone"),
+    ("mountinfo", "/sys/fs/cgroup from / rw", "others do that for what is mounted in it alone"),
 ];
 
-/// Runs a container of ours, then its spec by runc, and compares.
-fn compare(change: impl FnOnce(&mut Container) + Send) {
-    if Command::new("runc").arg("--version").output().is_err() {
-        eprintln!("passed over: there is no runc on this machine");
-        return;
-    }
-    Machine::run(async |machine, daemon| {
-        let mut scene = Scene::new(machine, daemon, |pod| {
-            let linux = pod.config.linux.get_or_insert_default();
-            linux.security_context.get_or_insert_default().privileged = true;
-        })
-        .await;
-        // Lives on, so that runc can join the pod's namespaces.
-        let idle = scene.idle(|_| {}).await;
-        let mut container = scene.shell(LOOK);
-        container.config.envs = vec![
-            cri::KeyValue { key: "PLAIN".into(), value: "a b".into() },
-            cri::KeyValue { key: "PATH".into(), value: "/bin:/usr/bin".into() },
-        ];
-        container.security().seccomp = Some(cri::SecurityProfile::default());
-        change(&mut container);
-        let id = scene.start(&container).await.unwrap();
-        assert_eq!(scene.client.ended(&id).await.exit_code, 0, "{}", scene.log_of(&container));
-        let ours = parts(&scene.log_of(&container));
+/// By crun alone.
+const EXPLAINED_OF_CRUN: [Explained; 5] = [
+    ("dev", "crw-rw-rw- null", "crun gives the user what its standard streams are"),
+    ("mountinfo", "/dev/console from", "crun forgets the attributes of what it binds"),
+    ("mountinfo", "/proc/sys from", "likewise"),
+    ("mountinfo", "/proc/bus from", "likewise"),
+    ("mountinfo", "/proc/interrupts from", "likewise, and takes the host's /dev/null"),
+];
+
+/// Runs the same container in the same pod by each handler, and compares.
+fn compare(change: impl Fn(&mut Container) + Send + Sync) {
+    let settings = Settings {
+        builtin_network: true,
+        without_unified: true,
+        oci_runtimes: true,
+        ..Settings::default()
+    };
+    Machine::run_with(settings, async |machine, daemon| {
+        let ours = look(machine, daemon, "corten", &change).await;
         for (part, lines) in [("status", 40), ("mountinfo", 12), ("limits", 17), ("environment", 4)]
         {
             assert!(ours[part].len() >= lines, "{part}: {:?}", ours[part]);
         }
-        let bundle = Bundle::new(machine, &scene.id, &id, &idle);
-        let theirs = parts(&bundle.run());
-        let differences = differences(&ours, &theirs);
-        assert!(differences.is_empty(), "corten and runc differ:\n{}", differences.join("\n"));
+        for other in ["runc", "crun"] {
+            if Command::new(other).arg("--version").output().is_err() {
+                eprintln!("passed over: there is no {other} on this machine");
+                continue;
+            }
+            let theirs = look(machine, daemon, other, &change).await;
+            let differences = differences(&ours, other, &theirs);
+            assert!(
+                differences.is_empty(),
+                "corten and {other} differ:\n{}",
+                differences.join("\n")
+            );
+        }
     });
+}
+
+/// What a container of this handler sees.
+async fn look(
+    machine: &Machine,
+    daemon: &Daemon,
+    handler: &str,
+    change: &impl Fn(&mut Container),
+) -> Parts {
+    let mut scene = Scene::named(machine, daemon, "pod", |pod| {
+        pod.handler = handler.to_owned();
+        let linux = pod.config.linux.get_or_insert_default();
+        linux.security_context.get_or_insert_default().privileged = true;
+    })
+    .await;
+    let mut container = scene.shell(LOOK);
+    container.config.envs = vec![
+        cri::KeyValue { key: "PLAIN".into(), value: "a b".into() },
+        cri::KeyValue { key: "PATH".into(), value: "/bin:/usr/bin".into() },
+    ];
+    container.security().seccomp = Some(cri::SecurityProfile::default());
+    change(&mut container);
+    let id = scene.start(&container).await.unwrap();
+    let log = || scene.log_of(&container);
+    assert_eq!(scene.client.clone().ended(&id).await.exit_code, 0, "{handler}: {}", log());
+    let text = log();
+    // The pod's name is free for the next handler, and its log begins anew.
+    let log = log_path(&scene.pod, &container);
+    scene.client.remove_pod(&scene.id).await.unwrap();
+    std::fs::remove_file(log).unwrap();
+    parts(&text)
 }
 
 #[test]
@@ -142,114 +176,6 @@ fn capabilities() {
     });
 }
 
-/// A bundle for runc: the container's own spec, over the same layers.
-struct Bundle {
-    directory: PathBuf,
-    id: String,
-    terminal: bool,
-}
-
-impl Bundle {
-    fn new(machine: &Machine, pod: &str, container: &str, idle: &str) -> Self {
-        let directory = machine.path("bundle");
-        let part = |name: &str| directory.join(name).display().to_string();
-        for name in ["rootfs", "upper", "work", "state", "shm"] {
-            fs::create_dir_all(part(name)).unwrap();
-        }
-        let layer = layer(&machine.path("data"));
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            layer.display(),
-            part("upper"),
-            part("work")
-        );
-        let options = std::ffi::CString::new(options).unwrap();
-        mount("overlay", part("rootfs"), "overlay", MountFlags::empty(), options.as_c_str())
-            .unwrap();
-        // The pod's is in the mount namespace of its shim alone.
-        let shm = c"mode=1777,size=65536k";
-        mount("shm", part("shm"), "tmpfs", MountFlags::empty(), shm).unwrap();
-        let path = format!("state/sandboxes/{pod}/containers/{container}/spec.json");
-        let mut spec: Value =
-            serde_json::from_slice(&fs::read(machine.path(&path)).unwrap()).unwrap();
-        let pid = pid_of(machine, pod, idle);
-        adapt(&mut spec, pid, &part("shm"));
-        let id = format!("runc-{}", &container[..12]);
-        spec["linux"]["cgroupsPath"] = json!(format!("{}/{id}", machine.cgroup()));
-        fs::write(directory.join("config.json"), spec.to_string()).unwrap();
-        let terminal = spec["process"]["terminal"].as_bool().unwrap_or_default();
-        Self { directory, id, terminal }
-    }
-
-    fn run(&self) -> String {
-        let command = format!(
-            "runc --root {0}/state run --bundle {0} {1}",
-            self.directory.display(),
-            self.id
-        );
-        // Who wants a terminal must be given one.
-        let output = if self.terminal {
-            Command::new("script").args(["-qec", &command, "/dev/null"]).output()
-        } else {
-            Command::new("sh").args(["-c", &command]).output()
-        };
-        let Output { status, stdout, stderr } = output.expect("runc can be run");
-        let (text, errors) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-        assert!(status.success(), "{text}{errors}");
-        text.into_owned()
-    }
-}
-
-impl Drop for Bundle {
-    fn drop(&mut self) {
-        for name in ["rootfs", "shm"] {
-            let _ = unmount(self.directory.join(name), UnmountFlags::DETACH);
-        }
-    }
-}
-
-/// The directory of the image's only layer.
-fn layer(data: &Path) -> PathBuf {
-    let mut open = vec![data.to_owned()];
-    while let Some(directory) = open.pop() {
-        if directory.join("bin/busybox").exists() {
-            return directory;
-        }
-        // What containers wrote is not the image.
-        let inner = fs::read_dir(&directory).unwrap().flatten();
-        let inner = inner.filter(|entry| entry.file_name() != "snapshots");
-        open.extend(inner.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
-    }
-    panic!("no layer below {}", data.display());
-}
-
-/// A process of the pod, as the host sees it.
-fn pid_of(machine: &Machine, pod: &str, container: &str) -> i32 {
-    let cgroups = corten_kernel::cgroup::Cgroups::probe().unwrap();
-    let group = cgroups.open(&format!("{}/{pod}/{container}", machine.cgroup())).unwrap();
-    group.pids().unwrap()[0]
-}
-
-/// The daemon hands its shim descriptors; runc must be told paths. The
-/// namespaces of the pod are reached by a process that has them.
-fn adapt(spec: &mut Value, pid: i32, shm: &str) {
-    spec["root"]["path"] = json!("rootfs");
-    for namespace in spec["linux"]["namespaces"].as_array_mut().unwrap() {
-        if namespace["path"].as_str().is_some_and(|path| !path.is_empty()) {
-            let file = match namespace["type"].as_str().unwrap() {
-                "network" => "net",
-                other => other,
-            };
-            namespace["path"] = json!(format!("/proc/{pid}/ns/{file}"));
-        }
-    }
-    for mount in spec["mounts"].as_array_mut().unwrap() {
-        if mount["destination"] == "/dev/shm" {
-            mount["source"] = json!(shm);
-        }
-    }
-}
-
 // -- comparing
 
 type Parts = BTreeMap<String, Vec<String>>;
@@ -268,7 +194,7 @@ fn parts(text: &str) -> Parts {
     parts
 }
 
-fn differences(ours: &Parts, theirs: &Parts) -> Vec<String> {
+fn differences(ours: &Parts, other: &str, theirs: &Parts) -> Vec<String> {
     let names: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
     let mut found = Vec::new();
     for name in names {
@@ -279,17 +205,18 @@ fn differences(ours: &Parts, theirs: &Parts) -> Vec<String> {
         let (ours, theirs) = (of(ours), of(theirs));
         let mut only = |who: &str, these: &[String], those: &[String]| {
             let lines = these.iter().filter(|line| !those.contains(line));
-            let lines = lines.filter(|line| !is_explained(name, line));
+            let lines = lines.filter(|line| !is_explained(other, name, line));
             found.extend(lines.map(|line| format!("{name}: only {who}: {line}")));
         };
         only("corten", &ours, &theirs);
-        only("runc", &theirs, &ours);
+        only(other, &theirs, &ours);
     }
     found
 }
 
-fn is_explained(part: &str, line: &str) -> bool {
-    EXPLAINED.iter().any(|(of, begin, _)| *of == part && line.starts_with(begin))
+fn is_explained(other: &str, part: &str, line: &str) -> bool {
+    let of_crun = EXPLAINED_OF_CRUN.iter().filter(|_| other == "crun");
+    EXPLAINED.iter().chain(of_crun).any(|(of, begin, _)| *of == part && line.starts_with(begin))
 }
 
 /// What counts of a line: nothing of some, each word of others.
@@ -303,6 +230,7 @@ fn comparable(part: &str, line: &str) -> Vec<String> {
         }
         "mountinfo" => vec![mount_line(line)],
         "dev" => vec![device_line(line)],
+        "cgroup" => vec![line.split('/').map(without_id).collect::<Vec<_>>().join("/")],
         // Processes come and go.
         "proc" if line.bytes().all(|byte| byte.is_ascii_digit()) => Vec::new(),
         "terminal" => line.split_whitespace().map(str::to_owned).collect(),
@@ -334,10 +262,20 @@ fn mount_line(line: &str) -> String {
         ["overlay", ..] if target == "/" => "overlay".to_owned(),
         // runc calls the source of a v1 hierarchy `systemd` where it has a name.
         ["cgroup", _, data] => format!("cgroup {data}"),
+        // Each pod has its own, made by its first container: runc closes the
+        // filesystem, we the mount.
+        ["sysfs", ..] if options.starts_with("ro") => "sysfs closed".to_owned(),
         // What covers a directory: nobody can write to it, runc closes the
         // filesystem, we the mount.
         ["tmpfs", "tmpfs", _] if options.starts_with("ro") => "tmpfs closed".to_owned(),
         _ => tail.join(" "),
     };
-    format!("{target} from {root} {options} [{}] {tail}", propagation.join(" "))
+    let root: Vec<&str> = root.split('/').map(without_id).collect();
+    format!("{target} from {} {options} [{}] {tail}", root.join("/"), propagation.join(" "))
+}
+
+/// A part of a path, unless it is the id of a pod or container.
+fn without_id(part: &str) -> &str {
+    let is_id = part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id { "<id>" } else { part }
 }

@@ -28,6 +28,15 @@ pub const POD_ATTACHMENTS_MAX: usize = 32;
 pub const ATTACHMENT_BYTES_MAX: usize = 4 * LOG_QUEUE_BYTES_MAX;
 /// Bytes of input of one attached client that wait in the shim.
 pub const ATTACHMENT_INPUT_BYTES_MAX: usize = 4 << 10;
+/// Ends of children that a shim does not know, kept while an OCI runtime may
+/// still name one of them.
+pub const SHIM_STRAYS_MAX: usize = 256;
+/// Bytes of the file in which an OCI runtime leaves the number of a process.
+pub const PID_FILE_BYTES_MAX: usize = 32;
+/// Bytes from the end of an OCI runtime's log that are searched for its error.
+pub const RUNTIME_LOG_BYTES_MAX: u64 = 64 << 10;
+/// Bytes that an OCI runtime may print about its features.
+pub const RUNTIME_FEATURES_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one exit record.
 pub const EXIT_RECORD_BYTES: usize = 88;
 /// Bytes of exit records that are read of one shim.

@@ -1,21 +1,14 @@
 //! What the servers tell about this node and this daemon.
 
 use corten_api::cri::CgroupDriver as CriDriver;
-use corten_cri::{HandlerFacts, NodeFacts};
+use corten_cri::NodeFacts;
 
 use crate::config::{CgroupDriver, Config, CriNetwork};
 
 /// The facts as they are when the daemon starts.
 pub fn facts(config: &Config) -> NodeFacts {
-    let handler = |name: &str| HandlerFacts {
-        name: name.to_owned(),
-        // Both need mount_setattr, which our oldest kernel (5.15) has.
-        recursive_read_only_mounts: true,
-        user_namespaces: true,
-    };
     NodeFacts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        handlers: vec![handler(""), handler(corten_pods::DEFAULT_HANDLER)],
         cgroup_driver: match config.cgroup.driver {
             CgroupDriver::Cgroupfs => CriDriver::Cgroupfs,
         },
@@ -79,6 +72,5 @@ mod tests {
         let facts = facts(&Config::default());
         assert_eq!(facts.config["stateDir"], "/run/corten");
         assert_eq!(facts.config["network"]["cri"], "cni");
-        assert_eq!(facts.handlers[0].name, "");
     }
 }

@@ -151,6 +151,7 @@ async fn open_engine(config: &Config, store: Arc<Store>) -> Result<Engine, Error
             CriNetwork::Cni => NetworkProvider::Cni,
             CriNetwork::Builtin => NetworkProvider::Builtin,
         },
+        runtimes: config.runtimes(),
     };
     let (cni, bridge) = (Network::Cni(cni), Network::Bridge(bridge));
     Ok(Engine::open(engine_config, store, images, cni, bridge).await?)

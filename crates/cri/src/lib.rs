@@ -32,8 +32,6 @@ use tonic::transport::Server;
 pub struct NodeFacts {
     /// The daemon's version, as in `0.1.0`.
     pub version: String,
-    /// Runtime handlers, the default one (with no name) first.
-    pub handlers: Vec<HandlerFacts>,
     /// Who makes cgroups; the kubelet must agree.
     pub cgroup_driver: CgroupDriver,
     /// The configuration in force, with `stateDir` and `rootDir` as the
@@ -41,17 +39,6 @@ pub struct NodeFacts {
     pub config: serde_json::Value,
     /// What people are told by `corten doctor`: group, name, value.
     pub facts: Vec<(String, String, String)>,
-}
-
-/// A runtime handler and what it can do.
-#[derive(Debug, Clone)]
-pub struct HandlerFacts {
-    /// Its name; empty for the default.
-    pub name: String,
-    /// Mounts can be read-only all the way down.
-    pub recursive_read_only_mounts: bool,
-    /// Pods can have a user namespace.
-    pub user_namespaces: bool,
 }
 
 /// Serves what `engine` runs, with its images in `store`, until `shutdown` is done, and then until the calls under way are.

@@ -27,18 +27,28 @@ const CONTROL_BYTES: usize = rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX));
 
 /// Listens on `path`, which must not exist yet. Paths of any length work.
 pub fn listen(path: &Path) -> Result<OwnedFd> {
+    listen_as(SocketType::SEQPACKET, path)
+}
+
+fn listen_as(kind: SocketType, path: &Path) -> Result<OwnedFd> {
     let listen = || {
-        let socket = new_socket()?;
+        let socket = new_socket(kind)?;
         with_address(path, |address| rustix::net::bind(&socket, address))?;
         rustix::net::listen(&socket, BACKLOG).map(|()| socket)
     };
     listen().context("listen on", || path.display().to_string())
 }
 
+/// The same for a stream, as the console sockets of OCI runtimes are.
+/// [`accept`] and [`recv`] work on it, where each message is awaited.
+pub fn listen_stream(path: &Path) -> Result<OwnedFd> {
+    listen_as(SocketType::STREAM, path)
+}
+
 /// Connects to the socket at `path`. Paths of any length work.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
     let connect = || {
-        let socket = new_socket()?;
+        let socket = new_socket(SocketType::SEQPACKET)?;
         with_address(path, |address| rustix::net::connect(&socket, address)).map(|()| socket)
     };
     connect().context("connect to", || path.display().to_string())
@@ -124,13 +134,9 @@ fn retry<T>(
     }
 }
 
-fn new_socket() -> std::result::Result<OwnedFd, Errno> {
-    rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
+fn new_socket(kind: SocketType) -> std::result::Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)
 }
 
 /// A socket's address holds 107 bytes of path. Where the path is longer, it is

@@ -92,6 +92,13 @@ pub fn reap_any() -> Result<Option<(i32, End)>> {
     }
 }
 
+/// Whether a process is a child of ours, alive or not yet reaped.
+pub fn is_child(pidfd: &OwnedFd) -> bool {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::PidFd(pidfd.as_fd()), look).is_ok()
+}
+
 /// Waits for one child; blocks unless it has ended.
 pub fn reap(pid: i32) -> Result<End> {
     let object = || format!("process {pid}");

@@ -9,6 +9,7 @@ mod engine;
 mod error;
 mod journal;
 mod record;
+mod runtimes;
 mod shim;
 mod state;
 mod stats;
@@ -18,7 +19,8 @@ mod watch;
 
 pub use corten_net::CniView;
 pub use corten_protocol::frame::Exit;
-pub use engine::{DEFAULT_HANDLER, Engine, EngineConfig, NetworkProvider};
+pub use engine::{Engine, EngineConfig, NetworkProvider};
 pub use error::{Error, Kind, Result};
+pub use runtimes::{DEFAULT_HANDLER, HandlerView, RuntimeSettings};
 pub use stats::{ContainerStats, Detail, Figures, Processes, SandboxStats};
 pub use view::*;

@@ -59,6 +59,8 @@ pub struct Container {
     pub cpu: CpuRate,
     /// Held by the one who starts or removes it.
     pub operation: tokio::sync::Mutex<()>,
+    /// Held by the one who has its OCI runtime forget it.
+    pub runtime: tokio::sync::Mutex<()>,
     /// The plan, kept while the launch may fail, to say at which step it did.
     pub plan: Mutex<Option<Arc<Vec<u8>>>>,
 }

@@ -224,7 +224,8 @@ pub struct Exit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaunchFailure {
     /// Index of the step in the plan; [`LaunchFailure::CLONE`] if not even the
-    /// child was made, [`LaunchFailure::HOOK`] if a runtime hook failed.
+    /// child was made, [`LaunchFailure::HOOK`] if a runtime hook failed,
+    /// [`LaunchFailure::RUNTIME`] if an OCI runtime did.
     pub step: u32,
     /// The errno, or a hook's exit status.
     pub errno: i32,
@@ -235,6 +236,11 @@ impl LaunchFailure {
     pub const CLONE: u32 = u32::MAX;
     /// A hook in the runtime's namespaces failed.
     pub const HOOK: u32 = u32::MAX - 1;
+    /// The OCI runtime that makes the process failed; the number is its exit
+    /// status, or [`LaunchFailure::NO_PROCESS`].
+    pub const RUNTIME: u32 = u32::MAX - 2;
+    /// The OCI runtime ended well, and left no process.
+    pub const NO_PROCESS: i32 = -1;
 }
 
 /// Why a request was not done.

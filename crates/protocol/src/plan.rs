@@ -16,6 +16,8 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::CStr;
+
 use corten_kernel::launch::{CStrList, FdIndex, NamespaceKind};
 
 pub use strings::CStrings;
@@ -90,6 +92,23 @@ pub struct Header<'a> {
     /// The mount namespace in which runtime hooks run (the host's), if there
     /// are any: the shim's own has next to nothing in it.
     pub hook_mounts: Option<FdIndex>,
+    /// The plan runs an OCI runtime, and the real process is that one's child.
+    pub delegate: Option<Delegate<'a>>,
+}
+
+/// What is known of a process that an OCI runtime makes. The plan's command is
+/// the runtime; when it has ended well, the number of the real process is in a
+/// file, and the process has become the shim's child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delegate<'a> {
+    /// The directory that the file lies in.
+    pub directory: FdIndex,
+    /// Name of the file.
+    pub pid_file: &'a CStr,
+    /// The listening socket to which the runtime sends a terminal's master.
+    pub console: Option<FdIndex>,
+    /// How long the runtime may take, in milliseconds.
+    pub timeout_ms: u32,
 }
 
 /// The bit of a namespace kind in [`Header::new_namespaces`].
@@ -115,6 +134,9 @@ pub enum HookPoint {
     PostStart,
     /// After the container was deleted.
     PostStop,
+    /// Instead of letting a child go on: the OCI runtime is asked to start the
+    /// container that it made.
+    Start,
 }
 
 /// A hook that the shim runs in the host's namespaces.

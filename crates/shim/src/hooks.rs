@@ -45,15 +45,15 @@ impl Shim {
         }
     }
 
-    /// A child that is no container's process has ended: perhaps a hook.
-    pub(crate) fn hook_ended(&mut self, pid: i32, end: End) {
+    /// A child that is no container's process has ended: whether it was a hook.
+    pub(crate) fn hook_ended(&mut self, pid: i32, end: End) -> bool {
         let is_it = |hook: &RunningHook| hook.child.pid() == pid;
         let Some(index) =
             self.processes.iter().position(|process| process.hook.as_ref().is_some_and(is_it))
         else {
-            return;
+            return false;
         };
-        let Some(hook) = self.processes[index].hook.take() else { return };
+        let Some(hook) = self.processes[index].hook.take() else { return false };
         let mut status = end.code();
         while let Ok(Some(message)) = hook.child.read_message() {
             match message {
@@ -66,6 +66,7 @@ impl Shim {
             }
         }
         self.hook_finished(index, hook.point, hook.index, hook.deleter, status);
+        true
     }
 
     fn hook_finished(
@@ -84,6 +85,7 @@ impl Shim {
                     process.failure.get_or_insert(failure);
                     return process.kill_all();
                 }
+                HookPoint::Start => return self.start_refused(index, status),
                 // The OCI specification: a warning, and the life goes on.
                 HookPoint::PostStart | HookPoint::PostStop => {
                     let target = process.target.clone();
@@ -97,6 +99,7 @@ impl Shim {
     fn hooks_done(&mut self, index: usize, point: HookPoint, deleter: Option<Asker>) {
         match point {
             HookPoint::CreateRuntime => self.release(index),
+            HookPoint::Start => self.started_by_runtime(index),
             HookPoint::PostStart => self.report_running(index),
             HookPoint::PostStop => {
                 self.processes.remove(index);

@@ -5,12 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use corten_base::limits::PLAN_BYTES_MAX;
 use corten_kernel::event::Interest;
-use corten_kernel::launch::{Join, Launch, NamespaceKind, Step, spawn};
+use corten_kernel::launch::{FdIndex, Join, Launch, NamespaceKind, Step, spawn};
 use corten_kernel::memfd::Mapped;
 use corten_kernel::stream::{pipe, set_nonblocking};
 use corten_protocol::frame::{CgroupFds, Refusal};
 use corten_protocol::plan::{JoinTarget, PlanView, namespace_bit};
 
+use crate::delegate::Delegation;
 use crate::log::{Stream, Task};
 use crate::process::{Cgroup, HookSource, Process, Serial, borrow};
 use crate::shim::{Shim, Source};
@@ -100,7 +101,7 @@ impl Shim {
         const EINVAL: i32 = 22;
         let Some(index) = self.position(serial) else { return Ok(()) };
         let ends = self.make_streams(serial, index)?;
-        let Handed { plan, log, cgroup, mut fds } = handed;
+        let Handed { plan, log, cgroup, fds } = handed;
         if let Some(file) = log {
             self.given.queue.push(Task::Open { log: serial, file });
         }
@@ -131,15 +132,20 @@ impl Shim {
         }
         let awaits_start = view.steps().any(|step| matches!(step, Step::AwaitStart));
         let has_hooks = view.hooks().next().is_some();
-        let hook_mounts = header.hook_mounts.map(|fd| usize::from(fd.0));
+        let mut fds: Vec<_> = fds.into_iter().map(Some).collect();
+        let mut take = |fd: FdIndex| fds.get_mut(usize::from(fd.0)).and_then(Option::take);
+        let mounts = header.hook_mounts.and_then(&mut take);
+        let delegation =
+            header.delegate.map(|delegate| Delegation::new(&delegate, take)).transpose()?;
         let process = &mut self.processes[index];
         process.pid = child.pid();
         process.child = Some(child);
         process.awaits_start = awaits_start;
         // What was needed for the launch alone is closed here.
         process.cgroup = Cgroup { into: None, tasks: Vec::new(), ..cgroup };
+        process.delegated = delegation.is_some();
+        process.delegation = delegation;
         if has_hooks {
-            let mounts = hook_mounts.map(|which| fds.swap_remove(which));
             process.hooks = Some(HookSource { plan, mounts });
         }
         if let Err(error) = watched {

@@ -8,6 +8,7 @@
 
 mod attach;
 mod daemon;
+mod delegate;
 mod hooks;
 mod launching;
 mod life;

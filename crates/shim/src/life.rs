@@ -46,7 +46,7 @@ impl Shim {
         }
     }
 
-    fn reached_start(&mut self, index: usize) {
+    pub(crate) fn reached_start(&mut self, index: usize) {
         let process = &mut self.processes[index];
         let Next::Go(next) = process.state.on(table::Event::ReachedStart) else { return };
         process.state = next;
@@ -61,8 +61,12 @@ impl Shim {
     /// Lets a waiting child go on. If that cannot be said to it, it has died,
     /// which the reaper will see.
     pub(crate) fn release(&mut self, index: usize) {
-        if let Some(child) = &self.processes[index].child {
-            let _ = child.release();
+        match &self.processes[index].child {
+            Some(child) => drop(child.release()),
+            None if self.processes[index].delegated => {
+                self.run_hooks(index, HookPoint::Start, 0, None);
+            }
+            None => {}
         }
     }
 
@@ -75,9 +79,16 @@ impl Shim {
         process.pidfd = Some(child.into_pidfd());
         let waiting = process.awaits_start
             && matches!(process.state, State::Creating | State::CreatingToStart | State::Created);
-        if process.failure.is_some() || waiting {
+        // An OCI runtime runs; what it makes does not yet.
+        if process.failure.is_some() || waiting || process.delegation.is_some() {
             return;
         }
+        self.command_runs(index);
+    }
+
+    /// The command of a process runs.
+    pub(crate) fn command_runs(&mut self, index: usize) {
+        let process = &mut self.processes[index];
         if let Next::Go(next) = process.state.on(table::Event::CommandRuns) {
             process.state = next;
             process.started_ns = process::realtime_ns();
@@ -106,7 +117,8 @@ impl Shim {
     }
 
     /// Takes all children that have ended. Orphans that we were given are
-    /// among them; nobody asks about those.
+    /// among them; nobody asks about those, unless an OCI runtime is about to
+    /// name one.
     pub(crate) fn reap(&mut self) {
         while let Ok(Some((pid, end))) = process::reap_any() {
             let by_pid = |process: &Process| process.pid == pid && process.pidfd().is_some();
@@ -114,14 +126,15 @@ impl Shim {
             match found.map(|process| process.serial) {
                 Some(serial) => {
                     self.hear(serial);
-                    self.process_ended(serial, end);
+                    self.first_process_ended(serial, end);
                 }
-                None => self.hook_ended(pid, end),
+                None if self.hook_ended(pid, end) => {}
+                None => self.keep_stray(pid, end),
             }
         }
     }
 
-    fn process_ended(&mut self, serial: Serial, end: End) {
+    pub(crate) fn process_ended(&mut self, serial: Serial, end: End) {
         let Some(index) = self.position(serial) else { return };
         if self.processes[index].child.is_some() {
             // A descendant of the child still holds its socket.
@@ -240,6 +253,12 @@ impl Shim {
                 |deadline: Option<Duration>| deadline.is_some_and(|deadline| deadline <= now);
             if passed(process.deadline) && !process.timed_out && process.state.is_alive() {
                 process.timed_out = true;
+                process.kill_all();
+            }
+            if let Some(delegation) = &mut process.delegation
+                && passed(delegation.deadline)
+            {
+                delegation.deadline = None;
                 process.kill_all();
             }
             if let Some(hook) = &mut process.hook

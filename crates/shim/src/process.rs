@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use corten_kernel::launch::Child;
 use corten_kernel::memfd::Mapped;
+use corten_kernel::process::End;
 use corten_kernel::{Errno, process};
 use corten_protocol::frame::{CgroupFds, Event, Exit, LaunchFailure, Stdio, Target};
 use corten_protocol::plan::HookPoint;
 
 use crate::daemon::Asker;
+use crate::delegate::Delegation;
 use crate::log::{LogId, Stream};
 use crate::table::State;
 
@@ -58,6 +60,12 @@ pub struct Process {
     pub hooks: Option<HookSource>,
     /// The hook that runs.
     pub hook: Option<RunningHook>,
+    /// An OCI runtime makes it, or has made it.
+    pub delegated: bool,
+    /// The OCI runtime that is making it: `pid` is the runtime's.
+    pub delegation: Option<Delegation>,
+    /// It has ended while an OCI runtime was still starting it.
+    pub early_end: Option<End>,
 }
 
 /// Waiting for the last output.
@@ -227,6 +235,9 @@ impl Process {
             ending: None,
             hooks: None,
             hook: None,
+            delegated: false,
+            delegation: None,
+            early_end: None,
         }
     }
 
@@ -265,7 +276,8 @@ impl Process {
         let own = self.deadline.filter(|_| !self.timed_out && self.state.is_alive());
         let ending = self.ending.as_ref().map(|ending| ending.deadline);
         let hook = self.hook.as_ref().and_then(|hook| hook.deadline);
-        [own, ending, hook].into_iter().flatten().min()
+        let runtime = self.delegation.as_ref().and_then(|delegation| delegation.deadline);
+        [own, ending, hook, runtime].into_iter().flatten().min()
     }
 }
 

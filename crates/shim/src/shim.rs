@@ -1,5 +1,6 @@
 //! The control thread: one loop over everything that can happen.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use corten_base::limits::FRAME_BYTES_MAX;
 use corten_kernel::event::{Happened, Interest, Poll, Signals};
-use corten_kernel::{Result, fdpass, process};
+use corten_kernel::process::{self, End};
+use corten_kernel::{Result, fdpass};
 use corten_protocol::frame::{Event, FromShim, PodNamespaces, Refusal, Reply, Request};
 
 use crate::attach::Attachment;
@@ -41,6 +43,7 @@ pub struct Shim {
     pub(crate) attachments: Vec<Attachment>,
     pub(crate) namespaces: Option<(PodNamespaces, Vec<OwnedFd>)>,
     pub(crate) shutdown: Option<Asker>,
+    pub(crate) strays: VecDeque<(i32, End)>,
     daemon: Option<Daemon>,
     connections: u32,
     last_serial: Serial,
@@ -119,6 +122,7 @@ impl Shim {
             attachments: Vec::new(),
             namespaces: None,
             shutdown: None,
+            strays: VecDeque::new(),
             daemon: None,
             connections: 0,
             last_serial: 0,

@@ -110,11 +110,30 @@ pub fn resources(asked: &Resources) -> oci::Resources {
     }
 }
 
-/// What hooks and monitoring agents look for; the names are those that
-/// containerd made common.
+/// Whether an annotation's name is on a list of names and of beginnings of
+/// names (`io.example.*`).
+pub fn allowed(list: &[String], name: &str) -> bool {
+    list.iter().any(|pattern| match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => name == pattern,
+    })
+}
+
+/// What the handler lets through of the pod, then of the container; and what
+/// hooks and monitoring agents look for, by the names that containerd made
+/// common, which nobody can take for something else.
 fn annotations(input: &ContainerInput<'_>) -> BTreeMap<String, String> {
     let sandbox = input.sandbox;
-    [
+    let through = [
+        (&sandbox.annotations, input.pod_annotations),
+        (&input.container.annotations, input.container_annotations),
+    ];
+    let mut all = BTreeMap::new();
+    for (from, list) in through {
+        let let_through = from.iter().filter(|(name, _)| allowed(list, name));
+        all.extend(let_through.map(|(name, value)| (name.clone(), value.clone())));
+    }
+    let ours = [
         ("container-type", "container"),
         ("container-name", &input.container.name),
         ("image-name", &input.container.image),
@@ -123,9 +142,9 @@ fn annotations(input: &ContainerInput<'_>) -> BTreeMap<String, String> {
         ("sandbox-namespace", &sandbox.namespace),
         ("sandbox-uid", &sandbox.uid),
     ]
-    .into_iter()
-    .map(|(name, value)| (format!("io.kubernetes.cri.{name}"), value.to_owned()))
-    .collect()
+    .map(|(name, value)| (format!("io.kubernetes.cri.{name}"), value.to_owned()));
+    all.extend(ours);
+    all
 }
 
 impl From<crate::request::IdMapping> for oci::LinuxIdMapping {

@@ -21,6 +21,8 @@ pub(crate) struct Fixture {
     pub(crate) mounts: Vec<MountFact>,
     pub(crate) devices: Vec<HostDevice>,
     pub(crate) seccomp_profile: Option<Vec<u8>>,
+    pub(crate) pod_annotations: Vec<String>,
+    pub(crate) container_annotations: Vec<String>,
 }
 
 impl Fixture {
@@ -66,6 +68,8 @@ impl Fixture {
             mounts: Vec::new(),
             devices: Vec::new(),
             seccomp_profile: None,
+            pod_annotations: Vec::new(),
+            container_annotations: Vec::new(),
         };
         fixture.own_pids();
         fixture
@@ -97,6 +101,8 @@ impl Fixture {
             devices: &self.devices,
             seccomp_profile: self.seccomp_profile.as_deref(),
             labels: None,
+            pod_annotations: &self.pod_annotations,
+            container_annotations: &self.container_annotations,
         })
     }
 

@@ -5,6 +5,7 @@
 //! is told the places of the descriptors. The order of the steps is decided in
 //! this file alone; its reasons stand beside each group.
 
+mod delegate;
 mod hooks;
 mod mounts;
 mod options;
@@ -14,6 +15,10 @@ mod resources;
 use corten_kernel::launch::{FdIndex, NamespaceKind, Propagation, Step};
 use corten_protocol::plan::{Header, JoinTarget, PlanBuilder, PlanError, namespace_bit};
 
+pub use delegate::{
+    CREATE, CallFiles, RuntimeCall, STAGED_ROOT, Staged, delegate, delegate_exec, runtime_words,
+    staged_sources,
+};
 pub use mounts::{BindSource, bind_sources};
 pub use resources::cgroup_resources;
 
@@ -191,6 +196,7 @@ fn header<'a>(
         console: process.terminal,
         fd_count: input.fd_count,
         hook_mounts: input.host_mounts.filter(|_| hooked),
+        delegate: None,
     })
 }
 

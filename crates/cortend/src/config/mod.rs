@@ -1,8 +1,10 @@
 //! The daemon's configuration: what can be set, and to what it is set.
 
 mod load;
+mod runtimes;
 mod suggest;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
@@ -10,6 +12,7 @@ use corten_net::{BridgeSettings, IpNet};
 use serde::{Deserialize, Serialize};
 
 pub use load::{Overrides, load};
+pub use runtimes::Runtime;
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/corten/config.toml";
@@ -43,6 +46,8 @@ pub struct Config {
     pub device: Device,
     /// Networks.
     pub network: Network,
+    /// Runtime handlers, by their names.
+    pub runtimes: BTreeMap<String, Runtime>,
 }
 
 /// What the daemon says of itself.
@@ -168,6 +173,7 @@ impl Default for Config {
             image: Image::default(),
             device: Device::default(),
             network: Network::default(),
+            runtimes: BTreeMap::new(),
         }
     }
 }
@@ -245,6 +251,9 @@ impl Config {
         for name in &self.image.pinned {
             name.parse::<corten_base::Reference>()
                 .map_err(|error| format!("image.pinned: {name:?}: {error}"))?;
+        }
+        for (name, runtime) in &self.runtimes {
+            runtime.check(name)?;
         }
         self.subnets().map(drop)
     }

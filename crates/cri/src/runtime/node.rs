@@ -31,7 +31,7 @@ impl Runtime {
                 ],
             }),
             info,
-            runtime_handlers: self.facts.handlers.iter().map(handler).collect(),
+            runtime_handlers: self.engine.handlers().into_iter().map(handler).collect(),
             features: Some(RuntimeFeatures {
                 supplemental_groups_policy: true,
                 user_namespaces_host_network: true,
@@ -83,9 +83,9 @@ fn condition(kind: &str, reason: &str, problem: Option<String>) -> RuntimeCondit
     }
 }
 
-fn handler(facts: &crate::HandlerFacts) -> RuntimeHandler {
+fn handler(facts: corten_pods::HandlerView) -> RuntimeHandler {
     RuntimeHandler {
-        name: facts.name.clone(),
+        name: facts.name,
         features: Some(RuntimeHandlerFeatures {
             recursive_read_only_mounts: facts.recursive_read_only_mounts,
             user_namespaces: facts.user_namespaces,

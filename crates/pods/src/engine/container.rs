@@ -134,6 +134,7 @@ impl Inner {
             made: watch::Sender::new(None),
             cpu: CpuRate::default(),
             operation: tokio::sync::Mutex::new(()),
+            runtime: tokio::sync::Mutex::new(()),
             plan: Mutex::new(None),
         })
     }
@@ -181,9 +182,16 @@ impl Inner {
         );
         let Prepared { plan, resources, user } = prepared?;
         let (log, group) = (log?, group?);
+        let delegated = self.oci_runtime(container)?.is_some();
         let entry = blocking(move || {
             group.set(&resources)?;
-            Ok(group.entry()?)
+            let entry = group.entry()?;
+            // An OCI runtime enters with what it makes, and not before.
+            Ok(if delegated {
+                cgroup::Entry { into: None, tasks: Vec::new(), ..entry }
+            } else {
+                entry
+            })
         })
         .await?;
         container.keep_plan(plan.bytes.clone());

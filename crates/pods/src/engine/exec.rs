@@ -47,9 +47,19 @@ impl Inner {
         };
         let inner = self.clone();
         let of = container.clone();
-        let plan = blocking(move || inner.plan_exec(&of, &request)).await?;
         let (exec, exit) = shim.new_exec();
-        let group = self.exec_group(container, exec, timeout).await?;
+        let prepared = async {
+            let plan = blocking(move || inner.plan_exec(&of, &request, exec)).await?;
+            Ok((plan, self.exec_group(container, exec, timeout).await?))
+        };
+        let (plan, group) = match prepared.await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                shim.forget_exec(exec);
+                self.forget_call(container, exec);
+                return Err(error);
+            }
+        };
         let frame = Request::Exec {
             container: container.id.clone(),
             exec,
@@ -67,12 +77,13 @@ impl Inner {
             }
             Ok((reply, _)) => {
                 shim.forget_exec(exec);
-                self.remove_exec_group(group).await;
-                Err(exec_refused(container, &plan.bytes, reply))
+                let refused = self.exec_refused(container, exec, &plan.bytes, reply);
+                self.clear_exec(container, exec, group).await;
+                Err(refused)
             }
             Err(error) => {
                 shim.forget_exec(exec);
-                self.remove_exec_group(group).await;
+                self.clear_exec(container, exec, group).await;
                 Err(error)
             }
         }
@@ -150,6 +161,10 @@ impl Inner {
         exec: ExecId,
         timeout: Option<Duration>,
     ) -> Result<ExecGroup> {
+        if self.oci_runtime(container)?.is_some() {
+            // Its runtime puts it where the container is.
+            return Ok(ExecGroup::default());
+        }
         let group = self.cgroups.open(&container.record.borrow().cgroup)?;
         let name = timeout.map(|_| format!("exec-{}", exec.0));
         blocking(move || {
@@ -175,7 +190,9 @@ impl Inner {
         .await
     }
 
-    async fn remove_exec_group(&self, group: ExecGroup) {
+    /// Clears what an exec had outside of its shim.
+    async fn clear_exec(&self, container: &Container, exec: ExecId, group: ExecGroup) {
+        self.forget_call(container, exec);
         let Some((group, name)) = group.own else { return };
         let removed = blocking(move || group.remove_exec_child(&name).map_err(Error::from)).await;
         if let Err(error) = removed {
@@ -197,12 +214,13 @@ impl Inner {
         let (sender, receiver) = oneshot::channel();
         let inner = self.clone();
         let shim = shim.clone();
+        let of = container.clone();
         let target = Target { container: container.id.clone(), exec: Some(exec) };
         tokio::spawn(async move {
             let Ok(exit) = exit.await else { return };
             let _ = sender.send(exit);
             let _ = shim.call(&Request::Delete { target }, &[]).await;
-            inner.remove_exec_group(group).await;
+            inner.clear_exec(&of, exec, group).await;
         });
         receiver
     }
@@ -223,6 +241,7 @@ pub(super) fn check_running(container: &Container) -> Result<()> {
 }
 
 /// The cgroup of an exec.
+#[derive(Default)]
 struct ExecGroup {
     flags: CgroupFds,
     fds: Vec<OwnedFd>,
@@ -246,21 +265,30 @@ fn session(
     ExecSession { exec, pid, stdin, stdout: streams.next(), stderr: streams.next(), exit }
 }
 
-fn exec_refused(container: &Container, plan: &[u8], reply: Reply) -> Error {
-    let id = container.id.short();
-    match reply {
-        Reply::Refused(Refusal::Launch(failure)) => {
-            let text = super::launch::failure_text(plan, failure);
-            Error::internal(format!("unable to execute in container {id}: {text}"))
+impl Inner {
+    fn exec_refused(
+        &self,
+        container: &Container,
+        exec: ExecId,
+        plan: &[u8],
+        reply: Reply,
+    ) -> Error {
+        let id = container.id.short();
+        match reply {
+            Reply::Refused(Refusal::Launch(failure)) => {
+                let text = self.exec_failure(container, exec, failure);
+                let text = text.unwrap_or_else(|| super::launch::failure_text(plan, failure));
+                Error::internal(format!("unable to execute in container {id}: {text}"))
+            }
+            Reply::Refused(Refusal::WrongPhase(phase)) => {
+                Error::precondition(format!("unable to execute in container {id}: it is {phase:?}"))
+            }
+            Reply::Refused(Refusal::Full) => Error::new(
+                Kind::ResourceExhausted,
+                format!("unable to execute in container {id}: too many execs run in its pod"),
+            ),
+            other => Error::internal(format!("unable to execute in container {id}: {other:?}")),
         }
-        Reply::Refused(Refusal::WrongPhase(phase)) => {
-            Error::precondition(format!("unable to execute in container {id}: it is {phase:?}"))
-        }
-        Reply::Refused(Refusal::Full) => Error::new(
-            Kind::ResourceExhausted,
-            format!("unable to execute in container {id}: too many execs run in its pod"),
-        ),
-        other => Error::internal(format!("unable to execute in container {id}: {other:?}")),
     }
 }
 

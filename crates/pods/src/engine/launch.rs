@@ -7,6 +7,8 @@ use corten_kernel::memfd;
 use corten_protocol::frame::{LaunchFailure, Refusal, Reply, Request};
 use corten_protocol::plan::PlanView;
 
+use corten_spec::lower::CREATE;
+
 use super::events::START_ERROR;
 use super::{Inner, LAUNCH_TIMEOUT};
 use crate::error::{Error, Kind, Result};
@@ -74,6 +76,9 @@ impl Inner {
 
     /// Why a launch failed, as a sentence.
     pub(super) fn failure_text(&self, container: &Container, failure: LaunchFailure) -> String {
+        if failure.step == LaunchFailure::RUNTIME {
+            return self.runtime_failure(container, CREATE, failure);
+        }
         match container.plan() {
             Some(plan) => failure_text(&plan, failure),
             None => failure_text(&[], failure),

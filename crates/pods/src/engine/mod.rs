@@ -5,6 +5,7 @@
 //! | `sandbox` | making a sandbox |
 //! | `namespaces`, `files`, `init` | parts of that |
 //! | `container`, `prepare`, `volumes`, `cdi`, `launch` | making and starting a container |
+//! | `delegate` | containers that another OCI runtime makes |
 //! | `exec` | processes in running containers |
 //! | `attach`, `forward` | clients of running containers, and of their ports |
 //! | `teardown` | stop, remove, undo |
@@ -17,6 +18,7 @@
 mod attach;
 mod cdi;
 mod container;
+mod delegate;
 mod devices;
 mod events;
 mod exec;
@@ -53,12 +55,10 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, Kind, Result};
 use crate::journal::Journal;
+use crate::runtimes::{HandlerView, RuntimeSettings, Runtimes};
 use crate::shim::{ShimNews, ShimProgram};
 use crate::table::{Container, Sandbox, Table};
 use crate::view::*;
-
-/// The name of the built-in runtime handler.
-pub const DEFAULT_HANDLER: &str = "corten";
 
 /// Where a shim has its pod's /dev/shm, in its own mount namespace.
 const SHM_IN_SHIM: &str = "/shm";
@@ -95,6 +95,8 @@ pub struct EngineConfig {
     pub log_dir: PathBuf,
     /// Who connects the pods of CRI (namespace `k8s.io`).
     pub cri_network: NetworkProvider,
+    /// Runtime handlers beside our own.
+    pub runtimes: Vec<RuntimeSettings>,
 }
 
 /// Runs pods. Cheap to clone.
@@ -115,6 +117,7 @@ struct Inner {
     cgroups: Arc<Cgroups>,
     shims: Arc<ShimProgram>,
     node: node::Node,
+    runtimes: Runtimes,
     journal: Journal,
     table: Table,
     /// Reads what went through the links of pods, once somebody asked.
@@ -148,6 +151,7 @@ impl Engine {
             node: node::Node::probe(&cgroups),
             shims: Arc::new(shims),
             table: Table::default(),
+            runtimes: Runtimes::probe(config.runtimes.clone()).await,
             config,
             store,
             images,
@@ -364,6 +368,12 @@ impl Engine {
             NetworkProvider::Builtin => self.inner.bridge.status(),
         };
         EngineStatus { runtime_problem: None, network_problem: network.err() }
+    }
+
+    /// The runtime handlers and what they can do, the default one (with no
+    /// name) first.
+    pub fn handlers(&self) -> Vec<HandlerView> {
+        self.inner.runtimes.views()
     }
 
     /// The CNI configuration, where CRI's pods are connected by it.

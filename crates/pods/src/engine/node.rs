@@ -1,11 +1,14 @@
 //! What this node is like, looked at once.
 
+use std::borrow::Cow;
+
 use corten_kernel::cgroup::Cgroups;
 use corten_spec::container::{CgroupLayout, NodePolicy};
 use corten_spec::request::SandboxConfig;
 use rustix::process::{Resource, getrlimit};
 
 use crate::error::{Error, Result};
+use crate::runtimes::RuntimeSettings;
 
 /// Facts and defaults of the node.
 pub struct Node {
@@ -32,6 +35,14 @@ impl Node {
                 ..policy
             },
         }
+    }
+
+    /// What holds for the containers of a handler.
+    pub fn policy_of(&self, handler: &RuntimeSettings) -> Cow<'_, NodePolicy> {
+        if !handler.privileged_without_host_devices {
+            return Cow::Borrowed(&self.policy);
+        }
+        Cow::Owned(NodePolicy { privileged_devices: false, ..self.policy.clone() })
     }
 
     /// The host name that a pod's containers see.

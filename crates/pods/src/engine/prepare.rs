@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use corten_base::ExecId;
 use corten_base::limits::{FRAME_FDS_MAX, PASSWD_BYTES_MAX};
 use corten_image::Image;
 use corten_kernel::launch::{FdIndex, MountAttributes, NamespaceKind};
@@ -99,7 +100,10 @@ impl Inner {
             // They are the sandbox's, and were set when it was made.
             linux.sysctl.clear();
         }
-        let plan = self.lower(container, &spec, root, volumes, pod)?;
+        let plan = match self.oci_runtime(container)? {
+            None => self.lower(container, &spec, root, volumes, pod)?,
+            Some(runtime) => self.delegate(&runtime, container, &spec, root, volumes, pod)?,
+        };
         let user = ProcessUser { uid: user.uid, gid: user.gid, groups: user.additional_gids };
         Ok(Prepared { plan, resources, user })
     }
@@ -142,12 +146,7 @@ impl Inner {
         if hooked {
             fds.push(ns::own(NamespaceKind::Mount)?);
         }
-        if fds.len() > FRAME_FDS_MAX - FDS_OF_FRAME_MAX {
-            return Err(Error::invalid(format!(
-                "a container can have no more than {} mounts",
-                FRAME_FDS_MAX - FDS_OF_FRAME_MAX
-            )));
-        }
+        check_fds(&fds)?;
         let bundle = self.journal.container_dir(&container.sandbox.id, &container.id);
         let input = LowerInput {
             id: container.id.as_str(),
@@ -167,7 +166,7 @@ impl Inner {
 
     /// What the pod's /dev/shm is called in specs; it is only in the shim's
     /// own mount namespace.
-    fn shm_name(&self, container: &Container) -> String {
+    pub(super) fn shm_name(&self, container: &Container) -> String {
         self.journal.sandbox_dir(&container.sandbox.id).join("shm").display().to_string()
     }
 
@@ -181,7 +180,12 @@ impl Inner {
     }
 
     /// The plan of one more process in a running container.
-    pub(super) fn plan_exec(&self, container: &Container, request: &ExecRequest) -> Result<Plan> {
+    pub(super) fn plan_exec(
+        &self,
+        container: &Container,
+        request: &ExecRequest,
+        exec: ExecId,
+    ) -> Result<Plan> {
         let spec = self.load_spec(container)?;
         let process = exec_process(
             &spec,
@@ -199,6 +203,9 @@ impl Inner {
             },
         );
         let process = process.map_err(|error| Error::invalid(error.to_string()))?;
+        if let Some(runtime) = self.oci_runtime(container)? {
+            return self.delegate_exec(&runtime, container, &process, exec);
+        }
         let bytes = lower_exec(&spec, &process, container.config.security.privileged)
             .map_err(|error| Error::invalid(error.to_string()))?;
         Plan::seal(bytes, Vec::new())
@@ -226,8 +233,17 @@ impl Inner {
 /// the log, two of the v2 cgroup, one for each v1 hierarchy, the OOM counter.
 const FDS_OF_FRAME_MAX: usize = 1 + 1 + 2 + 16 + 1;
 
+/// Refuses more descriptors than a Create frame can carry.
+pub(super) fn check_fds(fds: &[OwnedFd]) -> Result<()> {
+    let most = FRAME_FDS_MAX - FDS_OF_FRAME_MAX;
+    if fds.len() <= most {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("a container can have no more than {most} mounts")))
+}
+
 /// A detached clone of a bind source, idmapped where it must be.
-fn open_source(source: &BindSource, pod_user: Option<&OwnedFd>) -> Result<OwnedFd> {
+pub(super) fn open_source(source: &BindSource, pod_user: Option<&OwnedFd>) -> Result<OwnedFd> {
     let mount = mount::open_tree(Path::new(&source.path), source.recursive)?;
     if source.uid_mappings.is_empty() && source.gid_mappings.is_empty() {
         return Ok(mount);
@@ -340,13 +356,15 @@ impl Inner {
         let mounts = self.mount_facts(container)?;
         let devices = super::devices::requested(&config.devices)?;
         let hostname = self.node.hostname_of(&sandbox.config);
+        let handler = self.handler_of(sandbox)?;
+        let policy = self.node.policy_of(&handler.settings);
         container_spec(&ContainerInput {
             sandbox_id: sandbox.id.as_str(),
             sandbox: &sandbox.config,
             container: config,
             image: &settings,
             user,
-            policy: &self.node.policy,
+            policy: &policy,
             files: &files,
             namespaces: &self.namespace_paths(container)?,
             hostname: &hostname,
@@ -356,6 +374,8 @@ impl Inner {
             devices: &devices,
             seccomp_profile: profile.as_deref(),
             labels: None,
+            pod_annotations: &handler.settings.pod_annotations,
+            container_annotations: &handler.settings.container_annotations,
         })
         .map_err(|error| Error::invalid(error.to_string()))
     }

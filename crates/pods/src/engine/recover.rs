@@ -177,6 +177,7 @@ impl Inner {
             saving: Mutex::new(()),
             cpu: CpuRate::default(),
             operation: tokio::sync::Mutex::new(()),
+            runtime: tokio::sync::Mutex::new(()),
             plan: Mutex::new(None),
         });
         if let Claim::Taken(there) = self.table.claim_container(&container) {

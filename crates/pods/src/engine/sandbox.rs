@@ -25,7 +25,7 @@ impl Inner {
         namespace: &Namespace,
         config: SandboxConfig,
     ) -> Result<Arc<Sandbox>> {
-        self.check_handler(&config.runtime_handler)?;
+        self.runtimes.usable(&config.runtime_handler)?;
         let sandbox = Arc::new(self.new_sandbox(namespace, config));
         match self.claim_sandbox(&sandbox).await? {
             Claim::New => {
@@ -231,16 +231,6 @@ impl Inner {
     ) -> Result<()> {
         sandbox.record.send_modify(change);
         self.journal.save_sandbox(sandbox)
-    }
-
-    fn check_handler(&self, handler: &str) -> Result<()> {
-        if handler.is_empty() || handler == super::DEFAULT_HANDLER {
-            return Ok(());
-        }
-        Err(Error::invalid(format!(
-            "unknown runtime handler {handler:?}: this node has {:?} (the default)",
-            super::DEFAULT_HANDLER
-        )))
     }
 }
 

@@ -305,7 +305,11 @@ impl Inner {
     /// Removes the cgroup of an ended container, and what it left running: in
     /// a PID namespace of its own nothing, in the pod's or the host's all that
     /// its command has started and not ended.
+    ///
+    /// The OCI runtime that made it, if one did, forgets it first: it has its
+    /// own picture of both.
     pub(super) async fn remove_container_cgroup(&self, container: &Container) -> Result<()> {
+        self.forget_in_runtime(container).await?;
         let cgroups = self.cgroups.clone();
         let path = container.record.borrow().cgroup.clone();
         blocking(move || {

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use corten_base::limits::{FRAME_BYTES_MAX, FRAME_FDS_MAX};
-use corten_base::{ExecId, SandboxId};
+use corten_base::{ContainerId, ExecId, SandboxId};
 use corten_kernel::fdpass;
-use corten_protocol::frame::{Event, Exit, FromShim, Reply, Request, Target, VERSION};
+use corten_protocol::frame::{Event, Exit, FromShim, Phase, Reply, Request, Target, VERSION};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -51,10 +51,17 @@ struct Inner {
     waiting: Mutex<Waiting>,
 }
 
+/// A request under way.
+struct Asked {
+    answer: oneshot::Sender<Answer>,
+    /// The container that it starts.
+    starts: Option<ContainerId>,
+}
+
 /// Who waits for what. `closed` is set when nothing will come any more.
 #[derive(Default)]
 struct Waiting {
-    replies: HashMap<u32, oneshot::Sender<Answer>>,
+    replies: HashMap<u32, Asked>,
     execs: HashMap<ExecId, oneshot::Sender<Exit>>,
     closed: bool,
 }
@@ -107,7 +114,11 @@ impl Shim {
             if waiting.closed {
                 return Err(self.inner.dead());
             }
-            waiting.replies.insert(number, sender);
+            let starts = match request {
+                Request::Start { container } => Some(container.clone()),
+                _ => None,
+            };
+            waiting.replies.insert(number, Asked { answer: sender, starts });
         }
         let frame = request.encode(number);
         let sent = self
@@ -170,15 +181,27 @@ impl Inner {
         Error::new(Kind::Unavailable, format!("the shim of sandbox {} is gone", self.sandbox))
     }
 
-    /// Delivers one message; what nobody waits for is for the engine.
+    /// Delivers one message; what nobody waits for is for the engine. So is
+    /// that a container runs, though somebody waits for it: a container may end
+    /// at once, and its beginning must be known before its end.
     fn deliver(&self, message: FromShim, fds: Vec<OwnedFd>) -> Option<Event> {
         match message {
             FromShim::Reply(number, reply) => {
-                if let Some(sender) = self.lock().replies.remove(&number) {
-                    // The asker may have given up; then the descriptors close.
-                    let _ = sender.send((reply, fds));
-                }
-                None
+                let asked = self.lock().replies.remove(&number)?;
+                let runs = match (&reply, asked.starts) {
+                    (Reply::Running { pid, at_ns }, Some(container)) => Some(Event::Present {
+                        target: Target { container, exec: None },
+                        phase: Phase::Running,
+                        pid: *pid,
+                        started_ns: *at_ns,
+                        exit: None,
+                        failure: None,
+                    }),
+                    _ => None,
+                };
+                // The asker may have given up; then the descriptors close.
+                let _ = asked.answer.send((reply, fds));
+                runs
             }
             FromShim::Event(Event::Exited { target: Target { exec: Some(exec), .. }, exit }) => {
                 if let Some(sender) = self.lock().execs.remove(&exec) {

@@ -36,6 +36,7 @@ pub(super) fn number(found: Option<Step<'_>>, index: u32) -> String {
             "make the process in its namespaces and cgroups".into()
         }
         None if index == LaunchFailure::HOOK => "run a hook of the runtime".into(),
+        None if index == LaunchFailure::RUNTIME => "run the OCI runtime".into(),
         None => format!("perform step {index}"),
     }
 }

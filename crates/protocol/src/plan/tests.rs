@@ -82,6 +82,7 @@ fn header() -> Header<'static> {
         console: true,
         fd_count: 4,
         hook_mounts: Some(FdIndex(2)),
+        delegate: None,
     }
 }
 
@@ -122,6 +123,21 @@ fn there_and_back() {
         let bytes = builder.finish().expect("plan");
         assert_eq!(PlanView::parse(&bytes).expect("sound").header(), header);
     }
+}
+
+#[test]
+fn a_delegate_names_its_file_and_no_other() {
+    let written = |pid_file, console| {
+        let delegate = Delegate { directory: FdIndex(0), pid_file, console, timeout_ms: 9 };
+        let header = Header { fd_count: 2, delegate: Some(delegate), ..Header::default() };
+        let mut builder = PlanBuilder::new(&header);
+        builder.step(&Step::Init);
+        let bytes = builder.finish().expect("plan");
+        PlanView::parse(&bytes).is_ok_and(|view| view.header() == header)
+    };
+    assert!(written(c"pid", Some(FdIndex(1))) && written(c"pid", None));
+    assert!(!written(c"../pid", None) && !written(c"", None));
+    assert!(!written(c"pid", Some(FdIndex(2))));
 }
 
 #[test]
@@ -170,6 +186,7 @@ fn every_step_has_a_sentence() {
     assert!(texts.contains(&"mount proc at /proc".to_string()), "{texts:?}");
     assert!(texts.iter().all(|text| !text.is_empty() && !text.starts_with("perform")), "{texts:?}");
     assert_eq!(view.describe_step(LaunchFailure::HOOK), "run a hook of the runtime");
+    assert_eq!(view.describe_step(LaunchFailure::RUNTIME), "run the OCI runtime");
 }
 
 #[test]

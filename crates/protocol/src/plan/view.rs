@@ -8,7 +8,7 @@ use corten_kernel::launch::{
 };
 
 use super::wire::Tag;
-use super::{Header, Hook, HookPoint, JoinTarget, MAGIC, PlanError};
+use super::{Delegate, Header, Hook, HookPoint, JoinTarget, MAGIC, PlanError};
 use crate::frame::VERSION;
 
 /// A plan that was found to be sound. Borrows from the bytes it was read from.
@@ -124,7 +124,25 @@ fn read_header(bytes: &[u8]) -> Option<Header<'_>> {
         index if index < u32::from(fd_count) => Some(FdIndex(index as u16)),
         _ => return None,
     };
-    Some(Header { new_namespaces, join, user_namespace, console, fd_count, hook_mounts })
+    // Plans of earlier versions end here.
+    let delegate =
+        if reader.rest.is_empty() { None } else { read_delegate(&mut reader, fd_count)? };
+    Some(Header { new_namespaces, join, user_namespace, console, fd_count, hook_mounts, delegate })
+}
+
+fn read_delegate<'a>(reader: &mut Reader<'a>, fd_count: u16) -> Option<Option<Delegate<'a>>> {
+    if !reader.bool()? {
+        return Some(None);
+    }
+    let known = |fd: FdIndex| (fd.0 < fd_count).then_some(fd);
+    let directory = known(reader.fd()?)?;
+    let pid_file = reader.text()?;
+    let console = if reader.bool()? { Some(known(reader.fd()?)?) } else { None };
+    // A name, and no way out of the directory.
+    if pid_file.is_empty() || pid_file.to_bytes().contains(&b'/') {
+        return None;
+    }
+    Some(Some(Delegate { directory, pid_file, console, timeout_ms: reader.u32()? }))
 }
 
 /// The hooks of a plan.
@@ -151,6 +169,7 @@ impl<'a> Iterator for Hooks<'a> {
                 0 => HookPoint::CreateRuntime,
                 1 => HookPoint::PostStart,
                 2 => HookPoint::PostStop,
+                3 => HookPoint::Start,
                 _ => return None,
             },
             args: reader.list()?,

@@ -79,6 +79,16 @@ impl PlanBuilder {
         bytes.u8(u8::from(header.console));
         bytes.u16(header.fd_count);
         bytes.u32(header.hook_mounts.map_or(u32::MAX, |index| u32::from(index.0)));
+        bytes.u8(u8::from(header.delegate.is_some()));
+        if let Some(delegate) = header.delegate {
+            bytes.u16(delegate.directory.0);
+            bytes.text(delegate.pid_file);
+            bytes.u8(u8::from(delegate.console.is_some()));
+            if let Some(console) = delegate.console {
+                bytes.u16(console.0);
+            }
+            bytes.u32(delegate.timeout_ms);
+        }
         Self {
             header: bytes.0,
             hooks: Bytes::default(),
@@ -98,6 +108,7 @@ impl PlanBuilder {
             HookPoint::CreateRuntime => 0,
             HookPoint::PostStart => 1,
             HookPoint::PostStop => 2,
+            HookPoint::Start => 3,
         });
         bytes.list(hook.args);
         bytes.list(hook.env);

@@ -32,7 +32,7 @@ pub(super) struct Devices {
 pub(super) fn devices(input: &ContainerInput<'_>) -> Result<Devices> {
     let (mut nodes, mut rules, mut mounts) = (Vec::new(), Vec::new(), Vec::new());
     let in_user_namespace = super::user_namespace(input).is_some();
-    if input.container.security.privileged {
+    if input.container.security.privileged && input.policy.privileged_devices {
         if !in_user_namespace {
             nodes.extend(input.policy.host_devices.iter().map(node));
         }

@@ -132,4 +132,8 @@ pub struct ContainerInput<'a> {
     pub seccomp_profile: Option<&'a [u8]>,
     /// SELinux labels, where SELinux is on.
     pub labels: Option<Labels>,
+    /// Annotations of the pod that the handler lets through; see [`allowed`].
+    pub pod_annotations: &'a [String],
+    /// Annotations of the container that the handler lets through.
+    pub container_annotations: &'a [String],
 }

@@ -44,7 +44,9 @@ pub struct NodePolicy {
     pub kernel: (u32, u32),
     /// The kernel can make a mount read-only with all below (5.12).
     pub recursive_readonly: bool,
-    /// What a privileged container sees in /dev.
+    /// A privileged container may use every device.
+    pub privileged_devices: bool,
+    /// What a privileged container sees in /dev, if it may use it.
     pub host_devices: Vec<HostDevice>,
 }
 
@@ -74,6 +76,7 @@ impl NodePolicy {
             apparmor: false,
             kernel: (5, 15),
             recursive_readonly: true,
+            privileged_devices: true,
             host_devices: Vec::new(),
         }
     }

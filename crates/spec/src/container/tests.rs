@@ -200,3 +200,24 @@ fn nothing_asked_is_nothing_limited() {
     let limits = resources(&ContainerConfig::default().resources);
     assert_eq!(limits, oci::Resources::default());
 }
+
+#[test]
+fn annotations_get_through_by_name_and_take_nobodys_place() {
+    let mut fixture = Fixture::new();
+    let map = |list: &[(&str, &str)]| {
+        list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    fixture.sandbox.annotations = map(&[("io.a/x", "pod"), ("io.b", "pod"), ("c", "pod")]);
+    fixture.container.annotations =
+        map(&[("c", "own"), ("io.kubernetes.cri.sandbox-id", "another")]);
+    assert_eq!(fixture.spec().annotations.len(), 7);
+    fixture.pod_annotations = strings(&["io.a/*", "c"]);
+    fixture.container_annotations = strings(&["*"]);
+    let spec = fixture.spec();
+    assert_eq!(
+        (spec.annotations["io.a/x"].as_str(), spec.annotations["c"].as_str()),
+        ("pod", "own")
+    );
+    assert!(!spec.annotations.contains_key("io.b"));
+    assert_eq!(spec.annotations["io.kubernetes.cri.sandbox-id"], "sandbox");
+}

@@ -51,20 +51,7 @@ const S_IFBLK: u32 = 0o060_000;
 /// has itself), and in a user namespace, where no device can be made, the
 /// host's device nodes.
 pub fn bind_sources(spec: &Spec, own_mounts: &[(&str, &str)]) -> Vec<BindSource> {
-    let binds = spec.mounts.iter().filter(|mount| mount.is_bind());
-    let mut list: Vec<BindSource> = binds
-        .filter(|mount| !own_mounts.iter().any(|(host, _)| *host == mount.source))
-        .map(|mount| {
-            let options = Options::parse(&mount.options);
-            BindSource {
-                path: mount.source.clone(),
-                recursive: options.recursive_bind,
-                uid_mappings: mount.uid_mappings.clone(),
-                gid_mappings: mount.gid_mappings.clone(),
-                recursive_idmap: options.recursive_idmap,
-            }
-        })
-        .collect();
+    let mut list = mount_sources(spec, own_mounts);
     let none = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&none);
     if linux.namespace(NamespaceType::User).is_some() && !has_foreign_dev(spec) {
@@ -76,6 +63,24 @@ pub fn bind_sources(spec: &Spec, own_mounts: &[(&str, &str)]) -> Vec<BindSource>
         );
     }
     list
+}
+
+/// The sources of bind mounts, but of those that the shim has itself.
+pub(super) fn mount_sources(spec: &Spec, own_mounts: &[(&str, &str)]) -> Vec<BindSource> {
+    let binds = spec.mounts.iter().filter(|mount| mount.is_bind());
+    binds
+        .filter(|mount| !own_mounts.iter().any(|(host, _)| *host == mount.source))
+        .map(|mount| {
+            let options = Options::parse(&mount.options);
+            BindSource {
+                path: mount.source.clone(),
+                recursive: options.recursive_bind,
+                uid_mappings: mount.uid_mappings.clone(),
+                gid_mappings: mount.gid_mappings.clone(),
+                recursive_idmap: options.recursive_idmap,
+            }
+        })
+        .collect()
 }
 
 /// A bind over /dev: it is the host's, and nothing may be made in it.

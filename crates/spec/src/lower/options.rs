@@ -90,6 +90,14 @@ impl Options {
     }
 }
 
+/// The same option for the mount alone: `ro` of `rro`.
+pub(super) fn not_recursive(option: &str) -> &str {
+    match option.strip_prefix('r') {
+        Some(alone) if attribute(option).is_none() && attribute(alone).is_some() => alone,
+        _ => option,
+    }
+}
+
 /// Bits to set and to clear. One kind of access times excludes the others, so
 /// their whole field is cleared first, as `mount_setattr` wants it.
 fn attribute(option: &str) -> Option<(u64, u64)> {
@@ -140,5 +148,7 @@ mod tests {
         assert_eq!(options.propagation, Some(Propagation::Slave));
         assert_eq!(options.attributes.clear, ATIME_MASK);
         assert!(options.data.is_empty());
+        let alone = ["rro", "rbind", "relatime", "rw", "rnosuid"].map(not_recursive);
+        assert_eq!(alone, ["ro", "rbind", "relatime", "rw", "nosuid"]);
     }
 }
