@@ -32,6 +32,7 @@ test: linker
 full: test
 	for round in 1 2 3; do cargo test -p corten-tests || exit 1; done
 	$(XTASK) kubelet
+	$(XTASK) fuzz
 	$(XTASK) bench
 
 conformance: linker

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod build;
 pub mod conformance;
 pub mod demo;
+pub mod fuzz;
 pub mod images;
 pub mod kubelet;
 pub mod setup;

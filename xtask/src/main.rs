@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use xtask::{bench, build, conformance, demo, kubelet, setup, test, tidy, vm};
+use xtask::{bench, build, conformance, demo, fuzz, kubelet, setup, test, tidy, vm};
 
 /// A command: its name, what it does, and its function.
 type Command = (&'static str, &'static str, fn(&[String]) -> anyhow::Result<()>);
@@ -18,6 +18,7 @@ const COMMANDS: &[Command] = &[
         conformance::main,
     ),
     ("demo", "see Corten at work, on a bare Debian machine", demo::main),
+    ("fuzz", "show wrong input to what reads it [TARGET|all] [RUNS|=NUMBER]", fuzz::main),
     ("kubelet", "a real kubelet keeps pods on Corten [TEST]", kubelet::main),
     ("setup", "install what the tests need, as far as it is missing", setup::main),
     ("test", "everything that must hold before a commit [--no-vm]", test::main),

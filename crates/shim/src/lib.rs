@@ -12,7 +12,7 @@ mod delegate;
 mod hooks;
 mod launching;
 mod life;
-mod log;
+pub mod log;
 mod output;
 mod process;
 mod requests;

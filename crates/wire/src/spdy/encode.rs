@@ -45,18 +45,21 @@ pub(super) fn ping(number: u32, out: &mut Vec<u8>) {
 }
 
 /// What a client sends, for tests.
-#[cfg(test)]
-pub(crate) mod client {
+#[cfg(any(test, feature = "testing"))]
+pub mod client {
     use super::*;
 
+    /// Writes what a client sends.
     #[derive(Default)]
-    pub(crate) struct Client {
+    pub struct Client {
         deflater: Option<Deflater>,
-        pub(crate) out: Vec<u8>,
+        /// All that was written.
+        pub out: Vec<u8>,
     }
 
     impl Client {
-        pub(crate) fn open(&mut self, id: u32, flags: u8, headers: &[(&str, &str)]) -> &mut Self {
+        /// Opens a stream.
+        pub fn open(&mut self, id: u32, flags: u8, headers: &[(&str, &str)]) -> &mut Self {
             let deflater = self.deflater.get_or_insert_with(Deflater::new);
             let mut payload = [&id.to_be_bytes()[..], &[0; 6]].concat();
             deflater.block(&Headers::of(headers), &mut payload);
@@ -64,22 +67,26 @@ pub(crate) mod client {
             self
         }
 
-        pub(crate) fn data(&mut self, id: u32, bytes: &[u8], fin: bool) -> &mut Self {
+        /// Sends data on one.
+        pub fn data(&mut self, id: u32, bytes: &[u8], fin: bool) -> &mut Self {
             self.out.extend_from_slice(&data_head(id, bytes.len(), fin));
             self.out.extend_from_slice(bytes);
             self
         }
 
-        pub(crate) fn control(&mut self, kind: u16, payload: &[u8]) -> &mut Self {
+        /// Sends any control frame.
+        pub fn control(&mut self, kind: u16, payload: &[u8]) -> &mut Self {
             control(kind, 0, payload, &mut self.out);
             self
         }
 
-        pub(crate) fn ping(&mut self, number: u32) -> &mut Self {
+        /// Sends a ping.
+        pub fn ping(&mut self, number: u32) -> &mut Self {
             self.control(kind::PING, &number.to_be_bytes())
         }
 
-        pub(crate) fn reset(&mut self, id: u32) -> &mut Self {
+        /// Resets a stream.
+        pub fn reset(&mut self, id: u32) -> &mut Self {
             reset(id, Reset::Cancel, &mut self.out);
             self
         }

@@ -9,8 +9,8 @@ mod headers;
 mod server;
 
 pub use decode::{Decoder, Event};
-#[cfg(test)]
-pub(crate) use encode::client;
+#[cfg(any(test, feature = "testing"))]
+pub use encode::client;
 pub use encode::{DATA_HEAD_BYTES, data_head};
 pub use headers::Headers;
 pub use server::{Input, Server};
