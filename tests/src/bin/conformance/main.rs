@@ -26,6 +26,9 @@ const USAGE: &str = "usage: cargo xtask conformance [--websocket] [--handler NAM
 /// How long all specs together may take; critest then tells what hangs.
 const PATIENCE: &str = "15m";
 
+/// A critest of other sources than we pin: what it skips is not held against us.
+const ANOTHER: &str = "CORTEN_CRITEST";
+
 /// How critest is run.
 #[derive(Default)]
 struct Plan {
@@ -80,7 +83,9 @@ fn conform(plan: &Plan, machine: &Machine, daemon: &Daemon) -> Result<(Verdict, 
     let (report, log) = (directory.join("report.json"), directory.join("critest.log"));
     let _ = fs::remove_file(&report);
     let output = File::create(&log).with_context(|| format!("unable to open {}", log.display()))?;
-    let mut critest = Command::new(xtask::tools::critest()?);
+    let another = std::env::var_os(ANOTHER);
+    let program = another.as_ref().map_or_else(xtask::tools::critest, |path| Ok(path.into()))?;
+    let mut critest = Command::new(program);
     critest
         .args(plan.arguments())
         .arg(format!("-runtime-endpoint=unix://{}", daemon.socket().display()))
@@ -100,7 +105,8 @@ fn conform(plan: &Plan, machine: &Machine, daemon: &Daemon) -> Result<(Verdict, 
         .with_context(|| format!("critest wrote no report; see {}", log.display()))?;
     let listed = fs::read_to_string(xtask::shell::root().join("tests/conformance.toml"))
         .context("unable to read tests/conformance.toml")?;
-    Ok((Verdict::of(&report, &listed, plan.focus.is_none())?, took))
+    let all = plan.focus.is_none() && another.is_none();
+    Ok((Verdict::of(&report, &listed, all)?, took))
 }
 
 impl Plan {
