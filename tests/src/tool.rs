@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::binaries;
 use crate::daemon::Daemon;
@@ -120,4 +120,32 @@ impl Tool {
 /// Output as people see it, without the last newlines.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end().to_owned()
+}
+
+/// The configuration of a pod, as a file of crictl has it.
+pub fn pod(machine: &Machine, name: &str, ports: &Value) -> Value {
+    json!({
+        "metadata": { "name": name, "namespace": "default", "uid": format!("uid-{name}"), "attempt": 1 },
+        "hostname": name,
+        "log_directory": machine.path("logs").join(name),
+        "dns_config": {
+            "servers": ["192.0.2.53"],
+            "searches": ["default.svc.cluster.local"],
+            "options": ["ndots:5"],
+        },
+        "port_mappings": ports,
+        "labels": { "app": name },
+        "linux": {},
+    })
+}
+
+/// The configuration of a container that writes `<name>.log`.
+pub fn container(name: &str, image: &str, command: &[&str]) -> Value {
+    json!({
+        "metadata": { "name": name },
+        "image": { "image": image },
+        "command": command,
+        "log_path": format!("{name}.log"),
+        "linux": {},
+    })
 }

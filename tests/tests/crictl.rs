@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use corten_tests::images::PAGE;
 use corten_tests::machine::Settings;
-use corten_tests::tool::Tool;
+use corten_tests::tool::{Tool, container, pod};
 use corten_tests::{Daemon, Machine, until};
 use serde_json::{Value, json};
 
@@ -38,32 +38,6 @@ fn debian_plugins(machine: &Machine) -> Value {
             },
             { "type": "portmap", "capabilities": { "portMappings": true } },
         ],
-    })
-}
-
-fn pod(machine: &Machine, name: &str, ports: &Value) -> Value {
-    json!({
-        "metadata": { "name": name, "namespace": "default", "uid": format!("uid-{name}"), "attempt": 1 },
-        "hostname": name,
-        "log_directory": machine.path("logs").join(name),
-        "dns_config": {
-            "servers": ["192.0.2.53"],
-            "searches": ["default.svc.cluster.local"],
-            "options": ["ndots:5"],
-        },
-        "port_mappings": ports,
-        "labels": { "app": name },
-        "linux": {},
-    })
-}
-
-fn container(name: &str, image: &str, command: &[&str]) -> Value {
-    json!({
-        "metadata": { "name": name },
-        "image": { "image": image },
-        "command": command,
-        "log_path": format!("{name}.log"),
-        "linux": {},
     })
 }
 

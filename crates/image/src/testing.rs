@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use corten_base::{Digest, Reference};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -14,10 +16,18 @@ use sha2::{Digest as _, Sha256};
 use crate::config::Platform;
 use crate::manifest::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 
+/// Whom a locked registry lets in.
+pub const USER: &str = "pup";
+/// Their password.
+pub const PASSWORD: &str = "secret";
+/// Both, as `htpasswd` writes them.
+const USERS: &str = "pup:$2a$04$K1EqNJC5tuG5sfRLHFK4UeIg8MMtNVGGC3YxFb6/pMBNk6AL..xbi\n";
+
 /// A `docker-registry` of its own, in its own directory, until it is dropped.
 pub struct Registry {
     process: Child,
     address: SocketAddr,
+    locked: bool,
     _dir: tempfile::TempDir,
 }
 
@@ -27,16 +37,36 @@ impl Registry {
     /// # Panics
     /// If there is no `docker-registry`, or it does not answer.
     pub fn start() -> Self {
+        Self::start_as(false)
+    }
+
+    /// Starts one that knows [`USER`] with [`PASSWORD`] alone.
+    ///
+    /// # Panics
+    /// Likewise.
+    pub fn start_locked() -> Self {
+        Self::start_as(true)
+    }
+
+    fn start_as(locked: bool) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         // The port is free again for the registry; one taken meanwhile is tried anew.
         for _ in 0..20 {
             let address =
                 TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
             let config = dir.path().join("config.yml");
-            let text = format!(
+            let mut text = format!(
                 "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
                 dir.path().join("data").display()
             );
+            if locked {
+                let users = dir.path().join("users");
+                std::fs::write(&users, USERS).expect("the registry's users");
+                text += &format!(
+                    "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
+                    users.display()
+                );
+            }
             std::fs::write(&config, text).expect("the registry's configuration");
             let mut process = Command::new("docker-registry")
                 .arg("serve")
@@ -50,7 +80,7 @@ impl Registry {
             while Instant::now() < deadline && process.try_wait().is_ok_and(|ended| ended.is_none())
             {
                 if TcpStream::connect(address).is_ok() {
-                    return Self { process, address, _dir: dir };
+                    return Self { process, address, locked, _dir: dir };
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -113,8 +143,14 @@ impl Registry {
 
     fn request(&self, method: &str, path: &str, media_type: &str, body: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address).expect("a connection to the registry");
+        let who = if self.locked {
+            let credentials = STANDARD.encode(format!("{USER}:{PASSWORD}"));
+            format!("Authorization: Basic {credentials}\r\n")
+        } else {
+            String::new()
+        };
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{who}Content-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
             self.address,
             body.len()
         );
