@@ -66,7 +66,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan> {
 }
 
 fn run(plan: &Plan) -> Result<()> {
-    let settings = Settings { builtin_network: true, ..Settings::default() };
+    let oci_runtimes = plan.handler.is_some();
+    let settings = Settings { builtin_network: true, oci_runtimes, ..Settings::default() };
     let mut outcome = None;
     Machine::run_with(settings, async |machine, daemon| {
         outcome = Some(conform(plan, machine, daemon));
