@@ -8,7 +8,7 @@
 
 pub mod binaries;
 pub mod client;
-
+pub mod crictl;
 pub mod daemon;
 pub mod drift;
 pub mod fuse;

@@ -66,14 +66,18 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan> {
 }
 
 fn run(plan: &Plan) -> Result<()> {
-    let oci_runtimes = plan.handler.is_some();
-    let settings = Settings { builtin_network: true, oci_runtimes, ..Settings::default() };
+    let settings = Settings {
+        builtin_network: true,
+        oci_runtimes: plan.handler.is_some(),
+        ..Settings::default()
+    };
     let mut outcome = None;
     Machine::run_with(settings, async |machine, daemon| {
-        outcome = Some(conform(plan, machine, daemon));
+        let found = conform(plan, machine, daemon);
+        // Told before the machine is looked at: a spec that fails leaves things.
+        outcome = Some(found.and_then(|(verdict, took)| tell(plan, &verdict, took)));
     });
-    let (verdict, took) = outcome.context("nothing was run")??;
-    tell(plan, &verdict, took)
+    outcome.context("nothing was run")?
 }
 
 /// Runs critest: what it found, and how long it took.
