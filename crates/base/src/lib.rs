@@ -7,6 +7,7 @@
 pub mod digest;
 pub mod id;
 pub mod limits;
+pub mod meter;
 pub mod reference;
 
 pub use digest::Digest;

@@ -134,6 +134,18 @@ pub const GRPC_CHUNK_BYTES: usize = 64 << 10;
 pub const STREAM_BATCH_BYTES: usize = 1 << 20;
 /// Items in one message of a streamed list.
 pub const STREAM_BATCH_ITEMS_MAX: usize = 512;
+/// Names of methods that calls are counted by.
+pub const GRPC_METHODS_MAX: usize = 256;
+/// Clients that read the daemon's metrics at the same time.
+pub const METRICS_CLIENTS_MAX: usize = 16;
+/// Bytes of a request for metrics.
+pub const METRICS_REQUEST_BYTES_MAX: usize = 8 << 10;
+/// Events that are kept for those who listen slowly.
+pub const EVENTS_MAX: usize = 2048;
+/// Views of containers that kept events refer to; most are shared.
+pub const EVENT_VIEWS_MAX: usize = 32 << 10;
+/// Bytes of the file of events.
+pub const EVENTS_FILE_BYTES_MAX: usize = 2 << 20;
 /// Entries of a log that are sent in one message.
 pub const LOG_BATCH_ENTRIES_MAX: usize = 256;
 /// Lines from the end of a log that can be asked for.

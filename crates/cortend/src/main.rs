@@ -6,6 +6,7 @@
 
 mod config;
 mod logging;
+mod metrics;
 mod node;
 mod notify;
 mod serve;

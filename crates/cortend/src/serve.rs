@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use corten_cri::Calls;
 use corten_image::{Images, ImagesConfig, Proxies};
 use corten_net::{Bridge, BridgeSettings, Cni, CniSettings, Network};
 use corten_pods::{Engine, EngineConfig, NetworkProvider};
@@ -12,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{Config, CriNetwork};
-use crate::{node, notify, socket};
+use crate::{metrics, node, notify, socket};
 
 /// How long calls under way may take once we were asked to stop. Short: what
 /// is cut off is taken up by the next daemon, and somebody who follows a log
@@ -54,6 +55,14 @@ pub enum Error {
     /// The socket.
     #[error(transparent)]
     Socket(#[from] socket::Error),
+    /// The metrics' port.
+    #[error("unable to serve metrics at {address} (metrics.address): {source}")]
+    Metrics {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The bridge's subnets.
     #[error("unable to use the configuration: {0}")]
     Config(String),
@@ -100,6 +109,11 @@ async fn life(config: Config) -> Result<(), Error> {
     let listener = socket::listen(&config.socket).await?;
     let engine = open_engine(&config, store.clone()).await?;
     let facts = node::facts(&config);
+    let calls = Calls::default();
+    if let Some(address) = config.metrics_address().map_err(Error::Config)? {
+        let bound = metrics::serve(address, engine.clone(), calls.clone()).await;
+        bound.map_err(|source| Error::Metrics { address, source })?;
+    }
     tracing::info!(
         version = facts.version,
         socket = %config.socket.display(),
@@ -107,7 +121,8 @@ async fn life(config: Config) -> Result<(), Error> {
         "serving"
     );
     notify::ready();
-    let served = corten_cri::serve(listener, engine.clone(), store, facts, until(stop.clone()));
+    let served =
+        corten_cri::serve(listener, engine.clone(), store, facts, calls, until(stop.clone()));
     tokio::select! {
         served = served => served.map_err(|error| Error::Serve(error.to_string()))?,
         () = drained(stop) => tracing::warn!("calls that were under way are given up"),

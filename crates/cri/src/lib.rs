@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod batches;
+mod calls;
 mod corten;
 mod deadline;
 mod image;
@@ -13,6 +14,8 @@ mod status;
 mod time;
 mod translate;
 mod validate;
+
+pub use calls::Calls;
 
 use std::sync::Arc;
 
@@ -41,26 +44,36 @@ pub struct NodeFacts {
     pub facts: Vec<(String, String, String)>,
 }
 
-/// Serves what `engine` runs, with its images in `store`, until `shutdown` is done, and then until the calls under way are.
+/// Serves what `engine` runs, with its images in `store`, until `shutdown` is
+/// done, and then until the calls under way are; they are counted in `calls`.
 pub async fn serve(
     listener: UnixListener,
     engine: Engine,
     store: Arc<Store>,
     facts: NodeFacts,
+    calls: Calls,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     macro_rules! bounded {
         ($service:expr) => {
-            deadline::Punctual(
-                $service
-                    .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
-                    .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX),
-            )
+            calls::Counted {
+                service: deadline::Punctual(
+                    $service
+                        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+                        .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX),
+                ),
+                calls: calls.clone(),
+            }
         };
     }
     let runtime = runtime::Runtime::new(engine.clone(), facts.clone());
     let images = image::ImageServer::new(engine.clone(), store);
-    let people = corten::People::new(engine, facts);
+    let people = corten::People::new(engine.clone(), facts);
+    // Who listens to events would hold us up for ever.
+    let shutdown = async move {
+        shutdown.await;
+        engine.end_events();
+    };
     Server::builder()
         .max_concurrent_streams(GRPC_STREAMS_MAX)
         .initial_stream_window_size(GRPC_WINDOW_BYTES)

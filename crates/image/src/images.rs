@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
+use corten_base::meter::{Counter, Histogram, MetricKind, Page};
 use corten_base::{Digest, Namespace, Reference};
 use corten_store::{Lease, Store};
 
@@ -34,6 +35,9 @@ pub(crate) struct Inner {
     /// that what was just recorded is never collected. Leases hold it before.
     changes: Mutex<()>,
     flights: Flights,
+    /// How long pulls took, failed ones included; who joined one is not counted.
+    pub pulls: Histogram,
+    pub failed_pulls: Counter,
 }
 
 /// What a removal did.
@@ -58,9 +62,21 @@ impl Images {
             catalog,
             changes: Mutex::new(()),
             flights: Flights::default(),
+            pulls: Histogram::default(),
+            failed_pulls: Counter::default(),
         };
         inner.collect()?;
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Writes what is counted of images, for Prometheus.
+    pub fn write_meters(&self, page: &mut Page) {
+        let name = "corten_pull_duration_seconds";
+        page.metric(name, MetricKind::Histogram, "Time that pulls took, failed ones included.");
+        page.histogram(name, &[], &self.inner.pulls);
+        let failed = self.inner.failed_pulls.value();
+        let help = "Pulls that failed.";
+        page.single("corten_pull_failures_total", MetricKind::Counter, help, failed);
     }
 
     /// Pulls an image, or joins who is pulling the same with the same

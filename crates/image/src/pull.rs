@@ -51,8 +51,11 @@ pub(crate) async fn pull(
     progress: ProgressSender,
 ) -> Result<Arc<Image>, PullError> {
     let what = format!("unable to pull {reference}");
+    let begun = std::time::Instant::now();
     let result = pull_now(&inner, &namespace, &reference, auth, &progress).await;
+    inner.pulls.observe(begun.elapsed());
     if result.is_err() {
+        inner.failed_pulls.count();
         // What was unpacked and is in no image goes; a failure here is no news.
         let inner = inner.clone();
         tokio::task::spawn_blocking(move || inner.collect());

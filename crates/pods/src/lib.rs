@@ -7,7 +7,9 @@
 
 mod engine;
 mod error;
+mod events;
 mod journal;
+mod meters;
 mod record;
 mod runtimes;
 mod shim;
@@ -21,6 +23,7 @@ pub use corten_net::CniView;
 pub use corten_protocol::frame::Exit;
 pub use engine::{Engine, EngineConfig, NetworkProvider};
 pub use error::{Error, Kind, Result};
+pub use events::{EventKind, Events, PodEvent, Since, Told};
 pub use runtimes::{DEFAULT_HANDLER, HandlerView, RuntimeSettings};
 pub use stats::{ContainerStats, Detail, Figures, Processes, SandboxStats};
 pub use view::*;

@@ -64,7 +64,7 @@ pub struct ProcessUser {
 }
 
 /// A container at one instant.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ContainerView {
     /// Its id.
     pub id: ContainerId,

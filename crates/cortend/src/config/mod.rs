@@ -48,6 +48,16 @@ pub struct Config {
     pub network: Network,
     /// Runtime handlers, by their names.
     pub runtimes: BTreeMap<String, Runtime>,
+    /// What the daemon counts about itself.
+    pub metrics: Metrics,
+}
+
+/// What the daemon counts about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Where Prometheus reads it; empty for nowhere.
+    pub address: String,
 }
 
 /// What the daemon says of itself.
@@ -174,6 +184,7 @@ impl Default for Config {
             device: Device::default(),
             network: Network::default(),
             runtimes: BTreeMap::new(),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -255,7 +266,20 @@ impl Config {
         for (name, runtime) in &self.runtimes {
             runtime.check(name)?;
         }
+        self.metrics_address()?;
         self.subnets().map(drop)
+    }
+
+    /// Where metrics are served, if they are.
+    pub fn metrics_address(&self) -> Result<Option<std::net::SocketAddr>, String> {
+        let text = &self.metrics.address;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let address = text.parse().map_err(|_| {
+            format!("metrics.address = {text:?} is no address and port, such as 127.0.0.1:9100")
+        })?;
+        Ok(Some(address))
     }
 
     /// The bridge's subnets.
@@ -297,6 +321,7 @@ mod tests {
         assert!(refused(|c| c.root = "var".into()).contains("root"));
         assert!(refused(|c| c.cgroup.root = "/../x".into()).contains("cgroup.root"));
         assert!(refused(|c| c.network.bridge.subnets = vec!["ten".into()]).contains("subnets"));
+        assert!(refused(|c| c.metrics.address = "9100".into()).contains("127.0.0.1:9100"));
         assert!(refused(|c| c.log.level = "corten=loud".into()).contains("log.level"));
     }
 }

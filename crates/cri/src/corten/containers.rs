@@ -190,7 +190,7 @@ fn taken(there: &ContainerView) -> Error {
 }
 
 /// The image as it was asked for.
-fn image(config: &ContainerConfig) -> &str {
+pub(super) fn image(config: &ContainerConfig) -> &str {
     match config.user_specified_image.as_str() {
         "" => &config.image,
         name => name,

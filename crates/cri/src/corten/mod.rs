@@ -2,6 +2,7 @@
 
 mod attach;
 mod containers;
+mod events;
 mod exec;
 mod forward;
 mod images;
@@ -11,6 +12,7 @@ mod node;
 mod pods;
 mod request;
 mod session;
+mod stats;
 
 use corten_api::corten::corten_server::Corten;
 use corten_api::corten::*;
@@ -107,12 +109,14 @@ serve! {
         remove_container: RemoveContainerRequest => RemoveContainerResponse;
         list_containers: ListContainersRequest => ListContainersResponse;
         inspect_container: InspectContainerRequest => InspectContainerResponse;
+        stats: StatsRequest => StatsResponse;
         update_container: UpdateContainerRequest => UpdateContainerResponse;
         wait_container: WaitContainerRequest => WaitContainerResponse;
     }
     streamed {
         pull_image: PullImageRequest => PullImageResponse;
         save_images: SaveImagesRequest => SaveImagesResponse;
+        events: EventsRequest => EventsResponse;
         logs: LogsRequest => LogsResponse;
     }
     both {

@@ -4,6 +4,7 @@
 
 mod cni;
 mod containers;
+mod events;
 mod exec;
 mod metrics;
 mod node;
@@ -96,6 +97,7 @@ serve! {
         list_pod_sandbox_stats: ListPodSandboxStatsRequest => ListPodSandboxStatsResponse;
     }
     streamed {
+        get_container_events: GetEventsRequest => ContainerEventResponse;
         stream_pod_sandboxes: StreamPodSandboxesRequest => StreamPodSandboxesResponse;
         stream_containers: StreamContainersRequest => StreamContainersResponse;
         stream_container_stats: StreamContainerStatsRequest => StreamContainerStatsResponse;

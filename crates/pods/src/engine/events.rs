@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::Inner;
 use crate::error::Result;
+use crate::events::EventKind;
 use crate::record::ContainerRecord;
 use crate::shim::ShimNews;
 use crate::state::{ContainerEvent, Next, SandboxEvent};
@@ -57,6 +58,10 @@ impl Inner {
             Event::Created { .. } => {}
             Event::OutOfMemory { container } => {
                 tracing::warn!(%container, "the kernel killed a process for want of memory");
+                self.meters.out_of_memory.count();
+                if let Some(container) = self.table.container(&container) {
+                    self.tell_container(&container, EventKind::OutOfMemory);
+                }
             }
             Event::Warning { target, step, errno } => {
                 let step = self.init_of(&target).map_or_else(
@@ -208,6 +213,7 @@ impl Inner {
     /// it wrote down of their ends before is believed; the rest is lost.
     pub(super) async fn bury_shim(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
         tracing::error!(sandbox = %sandbox.id, "the shim has died; its pod is being stopped");
+        self.meters.shims_lost.count();
         sandbox.shim.send_replace(None);
         self.lose_containers(sandbox).await;
         let next = self.move_sandbox(sandbox, SandboxEvent::ShimDied);
@@ -240,7 +246,9 @@ impl Inner {
         change: impl FnOnce(&mut ContainerRecord),
     ) -> Result<Next<crate::state::ContainerState>> {
         let mut next = Next::Stay;
+        let mut before = crate::state::ContainerState::Creating;
         container.record.send_if_modified(|record| {
+            before = record.state;
             next = record.state.on(event);
             if let Next::Go(state) = next {
                 record.state = state;
@@ -249,8 +257,10 @@ impl Inner {
             }
             false
         });
-        if let Next::Go(_) = next {
-            self.journal.save_container(container)?;
+        if let Next::Go(after) = next {
+            let saved = self.journal.save_container(container);
+            self.tell_move(container, before, after);
+            saved?;
         }
         Ok(next)
     }

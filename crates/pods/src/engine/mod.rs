@@ -11,6 +11,7 @@
 //! | `teardown` | stop, remove, undo |
 //! | `update` | changing limits |
 //! | `events` | what shims report |
+//! | `tell` | what of all that is told as an event |
 //! | `recover` | taking up what an earlier daemon left |
 //! | `lists` | views |
 //! | `stats` | what is used |
@@ -37,6 +38,7 @@ mod shims;
 mod solo;
 mod stats;
 mod teardown;
+mod tell;
 mod update;
 mod volumes;
 
@@ -54,7 +56,9 @@ use corten_store::Store;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Kind, Result};
+use crate::events::Hub;
 use crate::journal::Journal;
+use crate::meters::Meters;
 use crate::runtimes::{HandlerView, RuntimeSettings, Runtimes};
 use crate::shim::{ShimNews, ShimProgram};
 use crate::table::{Container, Sandbox, Table};
@@ -122,6 +126,10 @@ struct Inner {
     table: Table,
     /// Reads what went through the links of pods, once somebody asked.
     counters: Mutex<Option<corten_kernel::netlink::Socket>>,
+    /// What is counted of all this.
+    meters: Meters,
+    /// What has happened, for those who listen.
+    events: Arc<Hub>,
     /// Where every shim's connection reports to.
     news: mpsc::UnboundedSender<(SandboxId, ShimNews)>,
 }
@@ -143,6 +151,7 @@ impl Engine {
             cgroups.clone(),
             format!("{}/shims", config.cgroup_root),
         )?;
+        let events_path = config.state_dir.join("events");
         let journal = Journal::open(&config.state_dir, store.clone())?;
         let (news, receiver) = mpsc::unbounded_channel();
         let inner = Arc::new(Inner {
@@ -160,9 +169,12 @@ impl Engine {
             cgroups,
             journal,
             counters: Mutex::default(),
+            meters: Meters::default(),
+            events: Arc::new(Hub::open(&events_path, first_event())),
             news,
         });
         inner.load()?;
+        inner.restore_events();
         tokio::spawn(inner.clone().follow_shims(receiver));
         let taking_up = inner.clone();
         let taken_up = tokio::spawn(async move { taking_up.take_up().await });
@@ -190,7 +202,8 @@ impl Engine {
     /// Makes a sandbox, or joins the work on one with the same metadata.
     /// The work goes on when the caller leaves.
     pub async fn run_sandbox(&self, ns: &Namespace, config: SandboxConfig) -> Result<SandboxId> {
-        Ok(self.inner.run_sandbox(ns, config).await?.id.clone())
+        let made = self.inner.meters.sandboxes.of(self.inner.run_sandbox(ns, config)).await?;
+        Ok(made.id.clone())
     }
 
     /// Kills its containers, frees its network. An unknown one is stopped already.
@@ -215,7 +228,8 @@ impl Engine {
         config: ContainerConfig,
     ) -> Result<ContainerId> {
         let sandbox = self.inner.table.find_sandbox(ns, sandbox)?;
-        Ok(self.inner.create_container(&sandbox, config).await?.id.clone())
+        let make = self.inner.create_container(&sandbox, config);
+        Ok(self.inner.meters.containers.of(make).await?.id.clone())
     }
 
     /// Makes a container with a sandbox of its own (`corten run`); the names
@@ -233,7 +247,8 @@ impl Engine {
     pub async fn start_container(&self, ns: &Namespace, id: &str) -> Result<()> {
         let container = self.inner.table.find_container(ns, id)?;
         let inner = self.inner.clone();
-        detached(async move { inner.start_container(&container).await }).await
+        let start = async move { inner.start_container(&container).await };
+        self.inner.meters.starts.of(detached(start)).await
     }
 
     /// Sends the stop signal, and SIGKILL after `grace`. Unknown is stopped.
@@ -309,7 +324,7 @@ impl Engine {
         timeout: Option<Duration>,
     ) -> Result<ExecOutput> {
         let container = self.inner.table.find_container(ns, id)?;
-        self.inner.exec_sync(&container, command, timeout).await
+        self.inner.meters.execs.of(self.inner.exec_sync(&container, command, timeout)).await
     }
 
     /// Runs a command and hands over its streams.
@@ -320,7 +335,7 @@ impl Engine {
         request: ExecRequest,
     ) -> Result<ExecSession> {
         let container = self.inner.table.find_container(ns, id)?;
-        self.inner.exec(&container, request, None).await
+        self.inner.meters.execs.of(self.inner.exec(&container, request, None)).await
     }
 
     /// Attaches to a container that runs, or that is created and about to.
@@ -458,6 +473,12 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Error::internal(format!("the work panicked: {error}")))?
+}
+
+/// The number of the first event of a boot: higher than any before.
+fn first_event() -> u64 {
+    const NANOSECONDS: i64 = 1_000_000_000;
+    u64::try_from(realtime_ns() / NANOSECONDS).unwrap_or_default() << 20
 }
 
 /// The wall clock, nanoseconds since 1970.

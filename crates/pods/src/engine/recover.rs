@@ -194,6 +194,7 @@ impl Inner {
             work.spawn(async move { inner.take_up_sandbox(&sandbox).await });
         }
         while work.join_next().await.is_some() {}
+        self.tell_what_was_missed();
         self.sweep().await;
     }
 

@@ -150,11 +150,11 @@ impl Inner {
     /// anything else happens, since only with it can they be given back.
     async fn attach_network(&self, sandbox: &Sandbox) -> Result<()> {
         let request = self.network_request(sandbox)?;
-        let attachment = self
-            .network_of(sandbox)
-            .attach(&request)
-            .await
-            .map_err(|error| Error::new(Kind::Unavailable, error.to_string()))?;
+        let attach = async {
+            let attached = self.network_of(sandbox).attach(&request).await;
+            attached.map_err(|error| Error::new(Kind::Unavailable, error.to_string()))
+        };
+        let attachment = self.meters.attach.of(attach).await?;
         self.change_sandbox(sandbox, |record| record.attachment = Some(attachment))
     }
 
@@ -211,14 +211,18 @@ impl Inner {
         event: SandboxEvent,
     ) -> Result<Next<SandboxState>> {
         let mut next = Next::Stay;
+        let mut before = SandboxState::Starting;
         sandbox.record.send_modify(|record| {
+            before = record.state;
             next = record.state.on(event);
             if let Next::Go(state) = next {
                 record.state = state;
             }
         });
-        if let Next::Go(_) = next {
-            self.journal.save_sandbox(sandbox)?;
+        if let Next::Go(after) = next {
+            let saved = self.journal.save_sandbox(sandbox);
+            self.tell_sandbox_move(sandbox, before, after);
+            saved?;
         }
         Ok(next)
     }

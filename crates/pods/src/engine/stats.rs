@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use corten_base::meter::{MetricKind, Page};
 use corten_base::{ContainerId, Namespace, SandboxId};
 use corten_kernel::netlink::{Family, LinkCounters, Socket, link_counters};
 use corten_store::Measured;
@@ -63,7 +64,7 @@ impl Engine {
         let inner = self.inner.clone();
         blocking(move || {
             let mut containers = inner.table.containers_of(&sandbox.id);
-            containers.retain(|container| runs(container));
+            containers.retain(runs);
             let layers = inner.layers(&containers);
             Ok(inner.stats_of_sandbox(&sandbox, containers, &layers, Detail::Usage))
         })
@@ -111,6 +112,37 @@ fn runs(container: &Arc<Container>) -> bool {
     container.record.borrow().state == ContainerState::Running
 }
 
+impl Engine {
+    /// Writes what the engine counts about itself, for Prometheus.
+    pub fn write_meters(&self, page: &mut Page) {
+        let inner = &self.inner;
+        let mut pods = [("ready", 0), ("not_ready", 0)];
+        for sandbox in inner.table.sandboxes() {
+            let state = sandbox.record.borrow().state;
+            pods[usize::from(state != SandboxState::Ready)].1 += 1;
+        }
+        let mut containers = [("created", 0), ("running", 0), ("exited", 0)];
+        for container in inner.table.containers() {
+            let phase = container_view(&container.record.borrow()).phase;
+            containers[phase as usize].1 += 1;
+        }
+        for (name, help, counts) in [
+            ("corten_pods", "Pods, people's containers included.", &pods[..]),
+            ("corten_containers", "Containers.", &containers[..]),
+        ] {
+            page.metric(name, MetricKind::Gauge, help);
+            for (state, count) in counts {
+                page.sample(name, &[("state", *state)], count);
+            }
+        }
+        let used = inner.store.fs_info().used_bytes;
+        let help = "Bytes of all images on the disk.";
+        page.single("corten_image_bytes", MetricKind::Gauge, help, used);
+        inner.images.write_meters(page);
+        inner.meters.write(page);
+    }
+}
+
 /// What containers have written.
 type Layers = HashMap<ContainerId, Measured>;
 
@@ -138,7 +170,7 @@ impl Inner {
         };
         let processes = match (runs, detail) {
             (true, Detail::All) => self.pids(&cgroup).map(|pids| look(&pids, view.pid)),
-            (false, _) | (_, Detail::Usage) => None,
+            (false, _) | (_, Detail::Usage | Detail::Counted) => None,
         };
         let layer = layers.get(&container.id).copied();
         ContainerStats { container: view, cgroup, figures, layer, processes }
@@ -188,7 +220,7 @@ impl Inner {
         let group = self.cgroups.open(cgroup).ok()?;
         let read = match detail {
             Detail::Usage => group.usage(),
-            Detail::All => group.stats(),
+            Detail::Counted | Detail::All => group.stats(),
         };
         let counted = match read {
             Ok(counted) => counted,

@@ -112,6 +112,7 @@ impl Inner {
         let journal = self.journal.clone();
         let id = sandbox.id.clone();
         blocking(move || journal.forget_sandbox(&id)).await?;
+        self.tell_sandbox_gone(sandbox);
         self.table.forget_sandbox(sandbox);
         Ok(())
     }
@@ -220,10 +221,11 @@ impl Inner {
             return Ok(());
         }
         let request = self.network_request(sandbox)?;
-        self.network_of(sandbox)
-            .detach(&request, attachment.as_ref())
-            .await
-            .map_err(|error| Error::new(Kind::Unavailable, error.to_string()))?;
+        let detach = async {
+            let detached = self.network_of(sandbox).detach(&request, attachment.as_ref()).await;
+            detached.map_err(|error| Error::new(Kind::Unavailable, error.to_string()))
+        };
+        self.meters.detach.of(detach).await?;
         self.change_sandbox(sandbox, |record| record.network_intended = false)
     }
 
@@ -277,6 +279,7 @@ impl Inner {
             journal.forget_container(&sandbox, &id)
         })
         .await?;
+        self.tell_container_gone(container);
         self.table.forget_container(container);
         self.release_image(container);
         Ok(())

@@ -62,6 +62,8 @@ pub struct SandboxStats {
 pub enum Detail {
     /// Processor, memory, pressure, network: what kubelets ask for often.
     Usage,
-    /// Everything that is counted, descriptors of processes included.
+    /// Everything that the kernel counts.
+    Counted,
+    /// Descriptors of processes, too.
     All,
 }
