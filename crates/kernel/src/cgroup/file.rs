@@ -97,10 +97,8 @@ impl Directory {
     /// The whole file, without the newline at its end.
     pub fn read(&self, file: &str) -> Result<String> {
         let what = || format!("{file} of {}", self.path.display());
-        let mut text = String::new();
-        File::open(self.path.join(file))
-            .and_then(|opened| opened.take(CGROUP_FILE_BYTES_MAX).read_to_string(&mut text))
-            .context("read", what)?;
+        let bytes = File::open(self.path.join(file)).and_then(read_all).context("read", what)?;
+        let mut text = String::from_utf8_lossy(&bytes).into_owned();
         text.truncate(text.trim_end().len());
         Ok(text)
     }
@@ -175,6 +173,31 @@ impl Directory {
         }
         Ok(pids)
     }
+}
+
+/// Nearly all files of groups fit into one read; a list of figures reads
+/// hundreds of them.
+const FILE_BYTES: usize = 4096;
+
+fn read_all(mut file: File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; FILE_BYTES];
+    let mut length = 0;
+    loop {
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if length == bytes.len() {
+            if length as u64 >= CGROUP_FILE_BYTES_MAX {
+                break;
+            }
+            bytes.resize(length * 4, 0);
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 fn gone(error: &std::io::Error) -> bool {

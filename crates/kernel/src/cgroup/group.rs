@@ -283,7 +283,7 @@ impl Group {
     }
 
     /// Processor time, memory and what was waited for, for those who ask
-    /// often: half of the files.
+    /// often: a third of the files.
     pub fn usage(&self) -> Result<Stats> {
         stats::usage(self)
     }

@@ -32,7 +32,8 @@ pub struct Stats {
 pub struct Cpu {
     /// All of it, nanoseconds.
     pub usage_ns: u64,
-    /// In programs, nanoseconds.
+    /// In programs, nanoseconds. From here on on v1 only with all that is
+    /// counted: each is a file.
     pub user_ns: u64,
     /// In the kernel, nanoseconds.
     pub system_ns: u64,
@@ -67,9 +68,9 @@ pub struct Memory {
     pub limit: Option<u64>,
     /// How much swap it may use; `None` for no limit, or where it is not counted.
     pub swap_limit: Option<u64>,
-    /// Processes killed for want of memory.
+    /// Processes killed for want of memory; only with all that is counted.
     pub oom_kills: u64,
-    /// Of the kernel's on its behalf; only with all that is counted.
+    /// Of the kernel's on its behalf; likewise.
     pub kernel: u64,
     /// The most that was ever charged, where the kernel keeps it; likewise.
     pub peak: Option<u64>,
@@ -151,14 +152,23 @@ enum Detail {
 }
 
 pub(super) fn usage(group: &Group) -> Result<Stats> {
+    read(group, Detail::Usage)
+}
+
+pub(super) fn all(group: &Group) -> Result<Stats> {
+    let counted = read(group, Detail::All)?;
+    Ok(Stats { pids: pids(group)?, hugepages: hugepages(group)?, io: io(group)?, ..counted })
+}
+
+fn read(group: &Group, detail: Detail) -> Result<Stats> {
     let unified = group.unified().ok();
     let pressure = |file: &str| match &unified {
         Some(directory) => directory.read_optional(file).map(|text| text.as_deref().map(pressure)),
         None => Ok(None),
     };
     Ok(Stats {
-        cpu: cpu(group)?,
-        memory: memory(group, Detail::Usage)?,
+        cpu: cpu(group, detail)?,
+        memory: memory(group, detail)?,
         cpu_pressure: pressure("cpu.pressure")?,
         memory_pressure: pressure("memory.pressure")?,
         io_pressure: pressure("io.pressure")?,
@@ -166,29 +176,19 @@ pub(super) fn usage(group: &Group) -> Result<Stats> {
     })
 }
 
-pub(super) fn all(group: &Group) -> Result<Stats> {
-    Ok(Stats {
-        memory: memory(group, Detail::All)?,
-        pids: pids(group)?,
-        hugepages: hugepages(group)?,
-        io: io(group)?,
-        ..usage(group)?
-    })
-}
-
-fn cpu(group: &Group) -> Result<Option<Cpu>> {
+fn cpu(group: &Group, detail: Detail) -> Result<Option<Cpu>> {
     let Some(directory) = group.controller_v1(Controller::Cpuacct) else {
         // Every v2 group counts time, with the controller or without.
         let Ok(directory) = group.unified() else { return Ok(None) };
         return Ok(directory.read_optional("cpu.stat")?.as_deref().map(cpu_v2));
     };
     let time = |file: &str| -> Result<u64> { Ok(directory.read(file)?.parse().unwrap_or(0)) };
-    let mut cpu = Cpu {
-        usage_ns: time("cpuacct.usage")?,
-        user_ns: time("cpuacct.usage_user")?,
-        system_ns: time("cpuacct.usage_sys")?,
-        ..Cpu::default()
-    };
+    let mut cpu = Cpu { usage_ns: time("cpuacct.usage")?, ..Cpu::default() };
+    if detail == Detail::Usage {
+        return Ok(Some(cpu));
+    }
+    cpu.user_ns = time("cpuacct.usage_user")?;
+    cpu.system_ns = time("cpuacct.usage_sys")?;
     if let Some(directory) = group.controller_v1(Controller::Cpu) {
         let text = directory.read("cpu.stat")?;
         cpu.periods = keyed(&text, "nr_periods").unwrap_or(0);
@@ -227,7 +227,6 @@ fn memory_v1(directory: &Directory, detail: Detail) -> Result<Memory> {
     let text = directory.read("memory.stat")?;
     let count = |key| keyed(&text, key).unwrap_or(0);
     let usage = number(&directory.read("memory.usage_in_bytes")?);
-    let oom = directory.read("memory.oom_control")?;
     let limited = |key| keyed(&text, key).filter(|bytes| *bytes < V1_UNLIMITED);
     let limit = limited("hierarchical_memory_limit");
     // v1 limits memory and swap together.
@@ -243,10 +242,11 @@ fn memory_v1(directory: &Directory, detail: Detail) -> Result<Memory> {
         major_faults: count("total_pgmajfault"),
         limit,
         swap_limit: together.zip(limit).map(|(both, memory)| both.saturating_sub(memory)),
-        oom_kills: keyed(&oom, "oom_kill").unwrap_or(0),
         ..Memory::default()
     };
     if detail == Detail::All {
+        let oom = directory.read("memory.oom_control")?;
+        memory.oom_kills = keyed(&oom, "oom_kill").unwrap_or(0);
         let optional = |file| directory.read_optional(file).map(|text| text.as_deref().map(number));
         memory.kernel = optional("memory.kmem.usage_in_bytes")?.unwrap_or(0);
         memory.peak = optional("memory.max_usage_in_bytes")?;
@@ -259,7 +259,6 @@ fn memory_v2(directory: &Directory, detail: Detail) -> Result<Memory> {
     let text = directory.read("memory.stat")?;
     let count = |key| keyed(&text, key).unwrap_or(0);
     let usage = number(&directory.read("memory.current")?);
-    let events = directory.read("memory.events")?;
     let swap = directory.read_optional("memory.swap.current")?;
     let swap_limit = directory.read_optional("memory.swap.max")?;
     let mut memory = Memory {
@@ -273,7 +272,6 @@ fn memory_v2(directory: &Directory, detail: Detail) -> Result<Memory> {
         major_faults: count("pgmajfault"),
         limit: directory.read("memory.max")?.parse().ok(),
         swap_limit: swap_limit.and_then(|text| text.parse().ok()),
-        oom_kills: keyed(&events, "oom_kill").unwrap_or(0),
         ..Memory::default()
     };
     if detail == Detail::All {
@@ -282,6 +280,8 @@ fn memory_v2(directory: &Directory, detail: Detail) -> Result<Memory> {
         let sum = || parts.into_iter().map(count).sum();
         memory.kernel = keyed(&text, "kernel").unwrap_or_else(sum);
         memory.peak = directory.read_optional("memory.peak")?.as_deref().map(number);
+        let events = directory.read("memory.events")?;
+        memory.oom_kills = keyed(&events, "oom_kill").unwrap_or(0);
         memory.limit_hits = keyed(&events, "max").unwrap_or(0);
     }
     Ok(memory)

@@ -18,7 +18,7 @@ const CONCURRENCY: usize = 8;
 /// A crowd takes seconds, so there are fewer of them.
 const ROUNDS_MAX: usize = 10;
 /// How long the daemon's use of the processor is watched.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Measures crowds.
 pub async fn measure(report: &mut Report, runs: usize, machine: &Machine, daemon: &mut Daemon) {
@@ -51,10 +51,10 @@ async fn standing(report: &mut Report, runs: usize, pods: &[Running], daemon: &m
     report.row("shim PSS, 50 pods", Unit::Kilobytes, shims.filter_map(process::pss_kb).collect());
     let pss = process::pss_kb(daemon.pid()).unwrap_or_default();
     report.row("daemon PSS, 50 pods", Unit::Kilobytes, vec![pss]);
-    let before = process::cpu_ms(daemon.pid()).unwrap_or_default();
+    let before = process::CpuTime::of(daemon.pid());
     tokio::time::sleep(IDLE).await;
-    let after = process::cpu_ms(daemon.pid()).unwrap_or_default();
-    report.row("daemon CPU, 10 s idle, 50 pods", Unit::Milliseconds, vec![after - before]);
+    let used = process::CpuTime::of(daemon.pid()).ms_since(&before);
+    report.row("daemon CPU, 30 s idle, 50 pods", Unit::Milliseconds, vec![used]);
     let mut client = daemon.client().await;
     let (mut containers, mut sandboxes, mut restarts) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..runs {
@@ -69,6 +69,7 @@ async fn standing(report: &mut Report, runs: usize, pods: &[Running], daemon: &m
     }
     report.row("ListContainers of 50", Unit::Milliseconds, containers);
     report.row("ListPodSandbox of 50", Unit::Milliseconds, sandboxes);
+    figures(report, runs, &mut client).await;
     for _ in 0..runs.min(ROUNDS_MAX) {
         daemon.kill();
         let start = Instant::now();
@@ -78,6 +79,32 @@ async fn standing(report: &mut Report, runs: usize, pods: &[Running], daemon: &m
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     report.row("daemon start to first list of 50", Unit::Milliseconds, restarts);
+}
+
+/// What kubelets and Prometheus ask for again and again.
+async fn figures(report: &mut Report, runs: usize, client: &mut Client) {
+    let (mut containers, mut pods, mut metrics) = (Vec::new(), Vec::new(), Vec::new());
+    let runtime = &mut client.runtime;
+    for _ in 0..runs {
+        let start = Instant::now();
+        let request = cri::ListContainerStatsRequest::default();
+        let listed = runtime.list_container_stats(request).await.expect("a list");
+        containers.push(start.elapsed().as_secs_f64() * 1e3);
+        assert_eq!(listed.get_ref().stats.len(), PODS, "every container has figures");
+        let start = Instant::now();
+        let request = cri::ListPodSandboxStatsRequest::default();
+        let listed = runtime.list_pod_sandbox_stats(request).await.expect("a list");
+        pods.push(start.elapsed().as_secs_f64() * 1e3);
+        assert_eq!(listed.get_ref().stats.len(), PODS, "every pod has figures");
+        let start = Instant::now();
+        let request = cri::ListPodSandboxMetricsRequest::default();
+        let listed = runtime.list_pod_sandbox_metrics(request).await.expect("a list");
+        metrics.push(start.elapsed().as_secs_f64() * 1e3);
+        assert_eq!(listed.get_ref().pod_metrics.len(), PODS, "every pod has metrics");
+    }
+    report.row("ListContainerStats of 50", Unit::Milliseconds, containers);
+    report.row("ListPodSandboxStats of 50", Unit::Milliseconds, pods);
+    report.row("ListPodSandboxMetrics of 50", Unit::Milliseconds, metrics);
 }
 
 /// Asks until the daemon lists all containers.

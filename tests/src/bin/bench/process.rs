@@ -1,10 +1,8 @@
 //! What processes use, by the kernel's own account.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
-
-/// Clock ticks of a second, in `/proc/<pid>/stat`; Linux has had no other for
-/// programs since 2.6.
-const TICKS: f64 = 100.0;
 
 /// The proportional share of memory, in kB.
 pub fn pss_kb(pid: u32) -> Option<f64> {
@@ -13,15 +11,30 @@ pub fn pss_kb(pid: u32) -> Option<f64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Processor time so far, in milliseconds.
-pub fn cpu_ms(pid: u32) -> Option<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may have blanks; it ends with the last parenthesis.
-    let (_, fields) = text.rsplit_once(") ")?;
-    let mut fields = fields.split(' ').skip(11);
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
-    Some((user + system) * 1e3 / TICKS)
+/// Nanoseconds on the processor, by thread: finer than the ticks of
+/// `/proc/<pid>/stat`.
+#[derive(Default)]
+pub struct CpuTime(HashMap<OsString, u64>);
+
+impl CpuTime {
+    /// What a process used so far.
+    pub fn of(pid: u32) -> Self {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let time = |thread: fs::DirEntry| {
+            let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            Some((thread.file_name(), text.split(' ').next()?.parse().ok()?))
+        };
+        Self(threads.filter_map(time).collect())
+    }
+
+    /// What it used since then, in milliseconds; threads that ended meanwhile
+    /// are left out.
+    pub fn ms_since(&self, before: &Self) -> f64 {
+        let since = |(thread, now): (&OsString, &u64)| {
+            now.saturating_sub(before.0.get(thread).copied().unwrap_or(0))
+        };
+        self.0.iter().map(since).sum::<u64>() as f64 / 1e6
+    }
 }
 
 /// The shim of a sandbox: its second argument is the id.
