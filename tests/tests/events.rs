@@ -287,3 +287,22 @@ fn people_watch_and_measure() {
         people.remove_image(remove).await.expect("the image is removed");
     });
 }
+
+#[test]
+fn who_listens_does_not_hold_up_a_daemon_that_leaves() {
+    Machine::run(async |_, daemon| {
+        let mut listener = listen(&mut daemon.client().await).await;
+        let mut watch = people(daemon)
+            .await
+            .events(corten::EventsRequest::default())
+            .await
+            .expect("a stream")
+            .into_inner();
+        daemon.stop().await;
+        let end = tokio::time::timeout(corten_tests::poll::PATIENCE, listener.message()).await;
+        assert!(end.expect("an end in time").expect("a whole stream").is_none());
+        while watch.message().await.expect("a whole stream").is_some() {}
+        assert!(!daemon.log().contains("given up"), "{}", daemon.log());
+        daemon.start_again().await;
+    });
+}
