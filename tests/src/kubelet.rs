@@ -5,6 +5,7 @@
 //! that no flag moves (`/var/lib/kubelet`, `/var/log/containers`, sysctls) are
 //! its own. What it mounts for its pods reaches the daemon nevertheless.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -18,6 +19,7 @@ use corten_kernel::mount;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use serde_json::{Value, json};
 
+use crate::cable;
 use crate::daemon::Daemon;
 use crate::machine::Machine;
 
@@ -87,6 +89,7 @@ impl Kubelet {
         for path in ["kubelet/manifests", "kubelet/root", "kubelet/sysctls", "kubelet-logs"] {
             fs::create_dir_all(machine.path(path)).expect("a directory is made");
         }
+        cable::plug_in();
         let directory = machine.path("kubelet");
         mount_bind(&directory, &directory).expect("a bind mount");
         mount_change(&directory, MountPropagationFlags::SHARED).expect("a shared mount");
@@ -129,9 +132,17 @@ impl Kubelet {
         for manifest in fs::read_dir(self.directory.join("manifests")).expect("a list").flatten() {
             fs::remove_file(manifest.path()).expect("a manifest is removed");
         }
-        self.waits("all pods are gone", |kubelet| kubelet.pods().is_empty().then_some(())).await;
+        self.gone().await;
         self.kill();
         self.clean_up();
+        cable::unplug();
+    }
+
+    /// Waits until it has ended all of its pods: a static pod without a
+    /// manifest is not in its list anymore while it ends.
+    pub async fn gone(&self) {
+        let gone = |kubelet: &Self| kubelet.pods().is_empty() && kubelet.processes().is_empty();
+        self.waits("all pods are gone", |kubelet| gone(kubelet).then_some(())).await;
     }
 
     fn clean_up(&self) {
@@ -254,6 +265,43 @@ impl Kubelet {
         command.args(arguments).arg(format!("https://127.0.0.1:{PORT}{path}"));
         command.stdin(Stdio::null());
         command
+    }
+
+    /// What a container wrote, as the kubelet tells it: `/containerLogs`.
+    pub fn said(&self, pod: &str, container: &str) -> String {
+        let path = format!("/containerLogs/default/{pod}-{NODE}/{container}");
+        let output = self.visitor(&["get"], &path).output().expect("the visitor can be run");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A counter or gauge of its own metrics, summed over all labels that
+    /// `matching` is part of.
+    pub fn metric(&self, name: &str, matching: &str) -> f64 {
+        let text = self.get("/metrics").unwrap_or_default();
+        let values = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let rest = series.strip_prefix(name)?;
+            let whole = rest.is_empty() || rest.starts_with('{');
+            (whole && rest.contains(matching)).then(|| value.parse::<f64>().ok())?
+        });
+        values.sum()
+    }
+
+    /// All processes of its pods.
+    ///
+    /// # Panics
+    /// If there are no cgroups.
+    pub fn processes(&self) -> BTreeSet<i32> {
+        let cgroups = Cgroups::probe().expect("cgroups are found");
+        let (mut found, mut groups) = (BTreeSet::new(), vec![self.cgroup.clone()]);
+        while let Some(group) = groups.pop() {
+            // A group may go while we look.
+            let below = cgroups.children(&group).unwrap_or_default();
+            groups.extend(below.iter().map(|name| format!("{group}/{name}")));
+            let pids = cgroups.open(&group).and_then(|group| group.pids());
+            found.extend(pids.unwrap_or_default());
+        }
+        found
     }
 
     async fn serves(&mut self) {
@@ -385,6 +433,8 @@ fn spawn(directory: &Path, log: &Path, cgroup: &str, socket: &Path, settings: &S
         .arg(format!("--root-dir={}", at("root").display()))
         .arg(format!("--cert-dir={}", at("certificates").display()))
         .arg(format!("--hostname-override={NODE}"))
+        // Without it, it asks the machine's name server for its name.
+        .arg(format!("--node-ip={}", cable::ADDRESS))
         .arg("--v=2")
         .env("SYSCTLS", SYSCTLS)
         .stdin(Stdio::null())

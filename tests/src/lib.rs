@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod binaries;
+pub mod cable;
 pub mod client;
 pub mod crictl;
 pub mod daemon;

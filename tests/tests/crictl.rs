@@ -3,17 +3,14 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::process::Command;
 use std::time::Duration;
 
 use corten_tests::images::PAGE;
 use corten_tests::machine::Settings;
 use corten_tests::tool::{Tool, container, pod};
-use corten_tests::{Daemon, Machine, until};
+use corten_tests::{Daemon, Machine, cable, until};
 use serde_json::{Value, json};
 
-/// An address of the machine, as its network card would have it.
-const MACHINE: &str = "192.0.2.10";
 /// Where the web server's port 80 is on the machine.
 const HOST_PORT: u16 = 18080;
 
@@ -39,25 +36,6 @@ fn debian_plugins(machine: &Machine) -> Value {
             { "type": "portmap", "capabilities": { "portMappings": true } },
         ],
     })
-}
-
-/// The machine gets an address, and its loopback link is up.
-fn give_address() {
-    for line in [
-        "link set lo up".to_owned(),
-        "link add card type veth peer name cable".to_owned(),
-        format!("addr add {MACHINE}/24 dev card"),
-        "link set card up".to_owned(),
-        "link set cable up".to_owned(),
-        "route add default dev card".to_owned(),
-    ] {
-        ip(&line);
-    }
-}
-
-fn ip(line: &str) {
-    let output = Command::new("ip").args(line.split(' ')).output().expect("ip is installed");
-    assert!(output.status.success(), "ip {line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The page at an address, if there is one yet.
@@ -126,7 +104,7 @@ async fn pods_talk(machine: &Machine, crictl: &Tool) {
         assert_eq!(seen, PAGE);
     }
     // The host port: from the machine, from another pod, from the pod itself.
-    let host_port = SocketAddr::new(MACHINE.parse().unwrap(), HOST_PORT);
+    let host_port = SocketAddr::new(cable::ADDRESS.parse().unwrap(), HOST_PORT);
     assert_eq!(until("the host port answers", async || page(host_port)).await, PAGE);
     let url = format!("http://{host_port}/");
     assert_eq!(fetched(crictl, &visitor_id, &url).await, PAGE);
@@ -150,16 +128,16 @@ async fn pods_talk(machine: &Machine, crictl: &Tool) {
 #[test]
 fn pods_talk_under_the_built_in_bridge() {
     Machine::run(async |machine, daemon| {
-        give_address();
+        cable::plug_in();
         pods_talk(machine, &Tool::crictl(machine, daemon)).await;
-        ip("link del card");
+        cable::unplug();
     });
 }
 
 #[test]
 fn pods_talk_under_debians_plugins() {
     Machine::run_with(Settings::default(), async |machine, daemon| {
-        give_address();
+        cable::plug_in();
         let crictl = Tool::crictl(machine, daemon);
         let ready = |info: &Value, condition: &str| {
             let conditions = info["status"]["conditions"].as_array().expect("conditions");
@@ -192,8 +170,8 @@ fn pods_talk_under_debians_plugins() {
         assert_eq!(networks[0]["Config"]["Plugins"][0]["Network"]["type"], "bridge");
 
         pods_talk(machine, &crictl).await;
-        ip("link del cni0");
-        ip("link del card");
+        cable::ip("link del cni0");
+        cable::unplug();
     });
 }
 

@@ -2,7 +2,12 @@
 //! does much only every ten seconds, so these tests run by
 //! `cargo xtask kubelet`.
 
+mod crowd;
+mod death;
+mod numbers;
+mod others;
 mod pods;
+mod probes;
 
 use corten_tests::kubelet::{Kubelet, Settings};
 use corten_tests::machine::Settings as MachineSettings;
@@ -23,8 +28,7 @@ fn on_kubelet(
 }
 
 /// A manifest.
-fn pod(name: &str, spec: &Value) -> Value {
-    let mut spec = spec.clone();
+fn pod(name: &str, mut spec: Value) -> Value {
     // Shells do not end by SIGTERM.
     spec["terminationGracePeriodSeconds"] = 1.into();
     json!({
@@ -35,12 +39,21 @@ fn pod(name: &str, spec: &Value) -> Value {
     })
 }
 
+/// A manifest with one container.
+fn simple(name: &str, container: Value) -> Value {
+    pod(name, json!({ "containers": [container] }))
+}
+
 /// A container of a manifest that runs a script, with more of its fields.
-fn shell(name: &str, image: &str, script: &str, more: Value) -> Value {
-    let mut container = more;
-    container["name"] = name.into();
-    container["image"] = image.into();
-    container["imagePullPolicy"] = "IfNotPresent".into();
-    container["command"] = json!(["/bin/sh", "-c", script]);
-    container
+fn shell(name: &str, image: &str, script: &str, mut more: Value) -> Value {
+    more["name"] = name.into();
+    more["image"] = image.into();
+    more["imagePullPolicy"] = "IfNotPresent".into();
+    more["command"] = json!(["/bin/sh", "-c", script]);
+    more
+}
+
+/// A container that idles.
+fn idle(image: &str) -> Value {
+    shell("main", image, "exec sleep 1000", json!({}))
 }
