@@ -33,6 +33,17 @@ impl Tool {
         }
     }
 
+    /// A client of streams, made of what kubectl is made of.
+    pub fn streaming(machine: &Machine) -> Self {
+        static BUILT: OnceLock<PathBuf> = OnceLock::new();
+        let built = || xtask::tools::streaming().expect("the client of streams can be built");
+        Self {
+            program: BUILT.get_or_init(built).clone(),
+            leading: Vec::new(),
+            directory: machine.path(""),
+        }
+    }
+
     /// Our own command.
     pub fn corten(machine: &Machine, daemon: &Daemon) -> Self {
         Self {

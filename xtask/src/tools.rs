@@ -60,6 +60,16 @@ pub fn ginkgo() -> Result<PathBuf> {
     })
 }
 
+/// A client of streams (exec, attach, port-forward), made of what kubectl is
+/// made of; its source is ours.
+///
+/// # Errors
+/// Without Go, or the modules.
+pub fn streaming() -> Result<PathBuf> {
+    let own = shell::root().join(MODULES).join("streaming/main.go");
+    build("streaming", "streaming", &[&own], |_| Ok(vec!["build".into(), ".".into()]))
+}
+
 /// How old a kubelet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Age {

@@ -196,3 +196,21 @@ pub const SPDY_STREAMS_MAX: usize = 2048;
 pub const STREAM_CHUNK_BYTES: usize = 64 << 10;
 /// Bytes of sizes of a terminal that are no whole object yet.
 pub const STREAM_RESIZE_BYTES_MAX: usize = 1 << 10;
+/// Bytes of a client's input that wait for a process, or a port, that is slow
+/// to take them; then nothing more is read from that client.
+pub const STREAM_QUEUE_BYTES_MAX: usize = 256 << 10;
+/// Bytes of answers of a protocol itself (pings, replies) that wait for a client
+/// that is slow to take them.
+pub const STREAM_CONTROL_BYTES_MAX: usize = 64 << 10;
+/// Tokens for streams that nobody has used yet.
+pub const STREAM_TOKENS_MAX: usize = 1000;
+/// Seconds that a token for a stream may be used.
+pub const STREAM_TOKEN_SECONDS_MAX: u64 = 60;
+/// Connections of streams.
+pub const STREAM_CONNECTIONS_MAX: usize = 4096;
+/// Seconds that a client may take to ask, and then to open its streams.
+pub const STREAM_OPEN_SECONDS_MAX: u64 = 30;
+/// Seconds that a client may take to read the last of a session, and to leave.
+pub const STREAM_LINGER_SECONDS_MAX: u64 = 15 * 60;
+/// Ports of one WebSocket that forwards them.
+pub const STREAM_PORTS_MAX: usize = 64;

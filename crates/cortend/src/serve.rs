@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corten_cri::Calls;
+use corten_cri::{Calls, Streaming};
 use corten_image::{Images, ImagesConfig, Proxies};
 use corten_net::{Bridge, BridgeSettings, Cni, CniSettings, Network};
 use corten_pods::{Engine, EngineConfig, NetworkProvider};
@@ -63,6 +63,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The streams.
+    #[error(transparent)]
+    Streaming(#[from] corten_cri::StreamingError),
     /// The bridge's subnets.
     #[error("unable to use the configuration: {0}")]
     Config(String),
@@ -107,6 +110,7 @@ async fn life(config: Config) -> Result<(), Error> {
     let root = config.root.clone();
     let store = Arc::new(blocking(move || Store::open(&root)).await??);
     let listener = socket::listen(&config.socket).await?;
+    let streaming = Streaming::open(config.streaming.settings()).await?;
     let engine = open_engine(&config, store.clone()).await?;
     let facts = node::facts(&config);
     let calls = Calls::default();
@@ -121,8 +125,15 @@ async fn life(config: Config) -> Result<(), Error> {
         "serving"
     );
     notify::ready();
-    let served =
-        corten_cri::serve(listener, engine.clone(), store, facts, calls, until(stop.clone()));
+    let served = corten_cri::serve(
+        listener,
+        engine.clone(),
+        store,
+        facts,
+        calls,
+        streaming,
+        until(stop.clone()),
+    );
     tokio::select! {
         served = served => served.map_err(|error| Error::Serve(error.to_string()))?,
         () = drained(stop) => tracing::warn!("calls that were under way are given up"),

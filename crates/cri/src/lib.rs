@@ -6,11 +6,13 @@ mod batches;
 mod calls;
 mod corten;
 mod deadline;
+mod end;
 mod image;
 mod metrics;
 mod pipe;
 mod runtime;
 mod status;
+mod streaming;
 mod time;
 mod translate;
 mod validate;
@@ -27,8 +29,11 @@ use corten_base::limits::{GRPC_MESSAGE_BYTES_MAX, GRPC_STREAMS_MAX, GRPC_WINDOW_
 use corten_pods::Engine;
 use corten_store::Store;
 use tokio::net::UnixListener;
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
+
+pub use streaming::{Streaming, StreamingError, StreamingSettings};
 
 /// What the servers tell about this node. It does not change while they run.
 #[derive(Debug, Clone)]
@@ -52,6 +57,7 @@ pub async fn serve(
     store: Arc<Store>,
     facts: NodeFacts,
     calls: Calls,
+    streaming: Streaming,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     macro_rules! bounded {
@@ -66,7 +72,9 @@ pub async fn serve(
             }
         };
     }
-    let runtime = runtime::Runtime::new(engine.clone(), facts.clone());
+    let runtime = runtime::Runtime::new(engine.clone(), facts.clone(), streaming.desk());
+    let mut streams = JoinSet::new();
+    streams.spawn(streaming.serve(engine.clone()));
     let images = image::ImageServer::new(engine.clone(), store);
     let people = corten::People::new(engine.clone(), facts);
     // Who listens to events would hold us up for ever.

@@ -1,89 +1,77 @@
-//! Our ends of pipes, terminals and sockets, as asynchronous streams.
+//! Our ends of pipes, terminals and sockets, as streams of messages.
 
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use corten_base::limits::GRPC_CHUNK_BYTES;
-use rustix::fs::OFlags;
-use tokio::io::unix::AsyncFd;
 
-/// One of our ends of a process's streams: a pipe or a terminal.
+use crate::end::End;
+
+/// One of our ends of a process's streams, until it ends or is closed.
 pub struct Pipe {
-    fd: Option<AsyncFd<OwnedFd>>,
+    end: Option<End>,
 }
 
 impl Pipe {
     /// A descriptor that cannot be waited for counts as closed.
     pub fn new(fd: Option<OwnedFd>) -> Self {
-        // The constructor is deprecated for types that may close their
-        // descriptor early; the one in its place is unsafe, and OwnedFd is not
-        // such a type.
-        #[allow(deprecated)]
-        let prepare = |fd: OwnedFd| {
-            let flags = rustix::fs::fcntl_getfl(&fd)?;
-            rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
-            AsyncFd::new(fd)
+        let watch = |fd| {
+            End::new(fd)
+                .inspect_err(|error| tracing::warn!(%error, "unable to watch a stream"))
+                .ok()
         };
-        let fd = fd.and_then(|fd| {
-            prepare(fd).inspect_err(|error| tracing::warn!(%error, "unable to watch a stream")).ok()
-        });
-        Self { fd }
+        Self { end: fd.and_then(watch) }
     }
 
     /// It has not been closed, and not ended.
     pub fn open(&self) -> bool {
-        self.fd.is_some()
+        self.end.is_some()
     }
 
     /// Closes it.
     pub fn close(&mut self) {
-        self.fd = None;
+        self.end = None;
     }
 
     /// The next piece; none at the end, which also closes it.
     pub async fn read(&mut self) -> Option<Bytes> {
+        let mut buffer = Vec::new();
+        let end = self.end.as_ref()?;
         loop {
-            let mut ready = self.fd.as_ref()?.readable().await.ok()?;
-            match ready.try_io(|fd| Ok(read(fd.get_ref())?)) {
-                Ok(Ok(piece)) if !piece.is_empty() => return Some(piece),
-                // A terminal says EIO when its last user is gone.
-                Ok(Ok(_) | Err(_)) => {
-                    drop(ready);
+            let mut readable = end.readable().await.ok()?;
+            // Not before there is something: who waits needs no buffer.
+            buffer.resize(GRPC_CHUNK_BYTES, 0);
+            match readable.read(end, &mut buffer) {
+                Some(Ok(count)) if count > 0 => {
+                    buffer.truncate(count);
+                    return Some(Bytes::from(buffer));
+                }
+                Some(_) => {
+                    drop(readable);
                     self.close();
                     return None;
                 }
-                Err(_would_block) => {}
+                None => {}
             }
         }
     }
 
     /// A piece that is there already.
     pub fn read_now(&mut self) -> Option<Bytes> {
-        read(self.fd.as_ref()?.get_ref()).ok().filter(|piece| !piece.is_empty())
+        let mut buffer = vec![0; GRPC_CHUNK_BYTES];
+        let count = self.end.as_ref()?.read_now(&mut buffer).ok().filter(|count| *count > 0)?;
+        buffer.truncate(count);
+        Some(Bytes::from(buffer))
     }
 
     /// Writes all; a process that takes no more input ends the stream.
-    pub async fn write(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let Some(fd) = &self.fd else { return };
-            let Ok(mut ready) = fd.writable().await else { return };
-            match ready.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), bytes)?)) {
-                Ok(Ok(count)) => bytes = &bytes[count..],
-                Ok(Err(_)) => {
-                    drop(ready);
-                    return self.close();
-                }
-                Err(_would_block) => {}
-            }
+    pub async fn write(&mut self, bytes: &[u8]) {
+        if let Some(end) = &self.end
+            && end.write_all(bytes).await.is_err()
+        {
+            self.close();
         }
     }
-}
-
-fn read(fd: &OwnedFd) -> rustix::io::Result<Bytes> {
-    let mut buffer = vec![0; GRPC_CHUNK_BYTES];
-    let count = rustix::io::read(fd, buffer.as_mut_slice())?;
-    buffer.truncate(count);
-    Ok(Bytes::from(buffer))
 }
 
 #[cfg(test)]

@@ -272,41 +272,59 @@ impl Remote {
         }
     }
 
+    /// What is needed to end the session, apart from the reading.
+    pub fn ending(&self) -> Ending {
+        Ending {
+            outlets: CHANNELS.map(|channel| self.outlet(channel)),
+            json: self.json,
+            websocket: matches!(self.transport, Transport::WebSocket { .. }),
+        }
+    }
+}
+
+/// The last words of a session, and others that no channel carries.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending {
+    outlets: [Option<Outlet>; 5],
+    json: bool,
+    websocket: bool,
+}
+
+impl Ending {
+    /// Where bytes for the client go; none for what it did not ask for.
+    pub fn outlet(&self, channel: Channel) -> Option<Outlet> {
+        self.outlets[channel as usize]
+    }
+
     /// Appends how the command ended, and the end of every channel.
     pub fn finish(&self, outcome: &Outcome, out: &mut Vec<u8>) {
         let status = if self.json { outcome.json() } else { outcome.text().into_bytes() };
-        if let Some(outlet) = self.outlet(Channel::Error).filter(|_| !status.is_empty()) {
+        let error = self.outlets[Channel::Error as usize];
+        if let Some(outlet) = error.filter(|_| !status.is_empty()) {
             outlet.write(&status, out);
         }
-        match &self.transport {
-            // The outcome comes first: clients of v1 take the end of the
-            // output for the end of all.
-            Transport::Spdy { .. } => {
-                let last = CHANNELS.into_iter().filter(|channel| *channel != Channel::Error);
-                for channel in std::iter::once(Channel::Error).chain(last) {
-                    if let Some(outlet) = self.outlet(channel) {
-                        outlet.end(out);
-                    }
-                }
-            }
-            Transport::WebSocket { .. } => websocket::close(Code::Normal, out),
+        // The outcome comes first: clients of v1 take the end of the output
+        // for the end of all.
+        let others = CHANNELS.into_iter().filter(|channel| *channel != Channel::Error);
+        let others = others.filter_map(|channel| self.outlets[channel as usize]);
+        error.into_iter().chain(others).for_each(|outlet| outlet.end(out));
+        if self.websocket {
+            websocket::close(Code::Normal, out);
         }
     }
 
     /// Appends what keeps a client from giving up while its input cannot be
     /// taken: it would get no answers to its pings.
     pub fn reassure(&self, out: &mut Vec<u8>) {
-        match &self.transport {
-            Transport::Spdy { .. } => {}
-            Transport::WebSocket { .. } => websocket::frame(websocket::Opcode::Pong, &[], out),
+        if self.websocket {
+            websocket::frame(websocket::Opcode::Pong, &[], out);
         }
     }
 
     /// Appends the word that the client broke the protocol.
     pub fn complain(&self, out: &mut Vec<u8>) {
-        match &self.transport {
-            Transport::Spdy { .. } => {}
-            Transport::WebSocket { .. } => websocket::close(Code::ProtocolError, out),
+        if self.websocket {
+            websocket::close(Code::ProtocolError, out);
         }
     }
 }
@@ -353,7 +371,7 @@ mod tests {
         assert_eq!(seen[2], "Reset(Stdout)");
         assert_eq!(remote.outlet(Channel::Stderr), None);
         let mut out = Vec::new();
-        remote.finish(&Outcome::of(3), &mut out);
+        remote.ending().finish(&Outcome::of(3), &mut out);
         assert!(out.starts_with(&[0, 0, 0, 1, 0]));
         assert!(String::from_utf8_lossy(&out).contains("NonZeroExitCode"));
     }
@@ -368,7 +386,7 @@ mod tests {
         assert_eq!(all(&mut remote, &client.out).len(), 3);
         assert!(remote.ready());
         let mut out = Vec::new();
-        remote.finish(&Outcome::of(0), &mut out);
+        remote.ending().finish(&Outcome::of(0), &mut out);
         assert_eq!(out.len(), 3 * spdy::DATA_HEAD_BYTES, "three ends and no text");
     }
 
@@ -379,11 +397,11 @@ mod tests {
         assert!(remote.ready());
         assert_eq!(out, [0x82, 1, 1]);
         out.clear();
-        remote.finish(&Outcome::Success, &mut out);
+        remote.ending().finish(&Outcome::Success, &mut out);
         assert!(out.ends_with(&[0x88, 2, 3, 0xe8]));
         out.clear();
         let text = Remote::websocket(WEBSOCKET_PROTOCOLS[4], SHELL, &mut out);
-        text.finish(&Outcome::of(1), &mut out);
+        text.ending().finish(&Outcome::of(1), &mut out);
         assert_eq!(out[..3], [0x81, 1, b'1']);
     }
 }

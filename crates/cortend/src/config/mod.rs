@@ -5,9 +5,12 @@ mod runtimes;
 mod suggest;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU16;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use corten_cri::StreamingSettings;
 use corten_net::{BridgeSettings, IpNet};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +47,8 @@ pub struct Config {
     pub image: Image,
     /// Devices.
     pub device: Device,
+    /// Streams: exec, attach, port-forward.
+    pub streaming: Streaming,
     /// Networks.
     pub network: Network,
     /// Runtime handlers, by their names.
@@ -124,6 +129,18 @@ pub struct Device {
     pub cdi_dirs: Vec<PathBuf>,
 }
 
+/// Streams: exec, attach, port-forward.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Streaming {
+    /// The address to listen at.
+    pub address: IpAddr,
+    /// The port; 0 for any.
+    pub port: u16,
+    /// Seconds that a stream may say nothing and take nothing.
+    pub idle_seconds: NonZeroU32,
+}
+
 /// Networks.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -182,6 +199,7 @@ impl Default for Config {
             registry: Registry::default(),
             image: Image::default(),
             device: Device::default(),
+            streaming: Streaming::default(),
             network: Network::default(),
             runtimes: BTreeMap::new(),
             metrics: Metrics::default(),
@@ -211,6 +229,21 @@ impl Default for Registry {
 impl Default for Device {
     fn default() -> Self {
         Self { cdi_dirs: ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).into() }
+    }
+}
+
+impl Default for Streaming {
+    fn default() -> Self {
+        let idle_seconds = NonZeroU32::new(4 * 60 * 60).unwrap_or(NonZeroU32::MAX);
+        Self { address: Ipv4Addr::LOCALHOST.into(), port: 0, idle_seconds }
+    }
+}
+
+impl Streaming {
+    /// As the server of streams takes it.
+    pub fn settings(&self) -> StreamingSettings {
+        let idle = Duration::from_secs(self.idle_seconds.get().into());
+        StreamingSettings { address: self.address, port: self.port, idle }
     }
 }
 

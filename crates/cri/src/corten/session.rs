@@ -41,6 +41,17 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Ends the input of an exec; that of a container ends with its pipe.
+    async fn close_stdin(&self) {
+        let Some(exec) = self.exec else { return };
+        let closed = self.engine.close_stdin(&self.namespace, &self.container, exec).await;
+        if let Err(error) = closed {
+            tracing::debug!(%error, "unable to end the input of an exec");
+        }
+    }
+}
+
 /// What a client says.
 pub enum Said {
     Stdin(Bytes),
@@ -60,7 +71,10 @@ pub async fn feed<M>(
     while let Ok(Some(message)) = input.message().await {
         match read(message) {
             Said::Stdin(bytes) => stdin.write(&bytes).await,
-            Said::StdinClosed => stdin.close(),
+            Said::StdinClosed => {
+                stdin.close();
+                target.close_stdin().await;
+            }
             Said::Resize(size) => {
                 if let Err(error) = target.resize(size).await {
                     tracing::debug!(%error, "unable to resize a terminal");
@@ -69,6 +83,9 @@ pub async fn feed<M>(
             Said::Nothing => {}
         }
     }
+    // A client that has left says nothing more either.
+    stdin.close();
+    target.close_stdin().await;
 }
 
 /// A piece of output.

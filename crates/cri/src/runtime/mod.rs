@@ -11,8 +11,11 @@ mod node;
 mod resources;
 mod sandboxes;
 mod stats;
+mod streaming;
 
 pub(crate) use sandboxes::now_ns;
+
+use std::sync::Arc;
 
 use corten_api::cri::runtime_service_server::RuntimeService;
 use corten_api::cri::*;
@@ -22,18 +25,20 @@ use tonic::{Request, Response, Status};
 
 use crate::NodeFacts;
 use crate::batches::Answers;
+use crate::streaming::Desk;
 
 /// What serves RuntimeService. It sees the namespace `k8s.io` only.
 pub struct Runtime {
     engine: Engine,
     namespace: Namespace,
     facts: NodeFacts,
+    desk: Arc<Desk>,
 }
 
 impl Runtime {
-    /// Serves what this engine runs.
-    pub fn new(engine: Engine, facts: NodeFacts) -> Self {
-        Self { engine, namespace: Namespace::kubernetes(), facts }
+    /// Serves what this engine runs; URLs for streams are the desk's.
+    pub(crate) fn new(engine: Engine, facts: NodeFacts, desk: Arc<Desk>) -> Self {
+        Self { engine, namespace: Namespace::kubernetes(), facts, desk }
     }
 }
 
@@ -95,6 +100,9 @@ serve! {
         list_metric_descriptors: ListMetricDescriptorsRequest => ListMetricDescriptorsResponse;
         list_pod_sandbox_metrics: ListPodSandboxMetricsRequest => ListPodSandboxMetricsResponse;
         list_pod_sandbox_stats: ListPodSandboxStatsRequest => ListPodSandboxStatsResponse;
+        exec: ExecRequest => ExecResponse;
+        attach: AttachRequest => AttachResponse;
+        port_forward: PortForwardRequest => PortForwardResponse;
     }
     streamed {
         get_container_events: GetEventsRequest => ContainerEventResponse;

@@ -128,6 +128,16 @@ impl Inner {
         Ok(ExecOutput { stdout: stdout.kept, stderr: stderr.kept, exit_code: exit.code })
     }
 
+    /// Ends the input of an exec; one that has ended has none.
+    pub(super) async fn close_stdin(&self, container: &Container, exec: ExecId) -> Result<()> {
+        let shim = self.shim_of(container).await?;
+        let target = Target { container: container.id.clone(), exec: Some(exec) };
+        match shim.call(&Request::CloseStdin { target }, &[]).await?.0 {
+            Reply::Refused(Refusal::Unknown) => Ok(()),
+            reply => super::sandbox::expect_done("close the input of a command", reply),
+        }
+    }
+
     /// The shim of a running container.
     pub(super) async fn running_shim(&self, container: &Container) -> Result<Shim> {
         check_running(container)?;

@@ -356,6 +356,13 @@ impl Engine {
         self.inner.port_forward(&sandbox, port).await
     }
 
+    /// Ends the input of an exec. Its shim keeps it open otherwise, so that a
+    /// daemon that dies is no end of anything.
+    pub async fn close_stdin(&self, ns: &Namespace, id: &str, exec: ExecId) -> Result<()> {
+        let container = self.inner.table.find_container(ns, id)?;
+        self.inner.close_stdin(&container, exec).await
+    }
+
     /// Changes the terminal size of an exec, or of the container itself, which
     /// may be one that is not started yet.
     pub async fn resize(

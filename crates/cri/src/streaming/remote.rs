@@ -1,0 +1,291 @@
+//! Remote commands: a process's streams to a client, and back.
+//!
+//! One task does all of a session, so that whatever ends it ends everything.
+//! A client that leaves takes its streams with it; its process goes on.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use corten_base::limits::{STREAM_LINGER_SECONDS_MAX, STREAM_OPEN_SECONDS_MAX};
+use corten_wire::Outlet;
+use corten_wire::remote::{Channel, Ending, Input, Remote};
+use corten_wire::resize::{Size, Sizes};
+use corten_wire::status::Outcome;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::connection::{Connection, Hangup, Inbox, Moved, Writer};
+use super::process::{Output, Process, Target};
+use super::sink::{AtEnd, Sink};
+use super::tokens::Order;
+use crate::end::PIPE_BYTES_MAX;
+
+/// How long a client may take to open its streams.
+const OPEN: Duration = Duration::from_secs(STREAM_OPEN_SECONDS_MAX);
+/// How long a client may take for the last of it all.
+const LINGER: Duration = Duration::from_secs(STREAM_LINGER_SECONDS_MAX);
+/// How often a client is told that we live, while its input must wait.
+const REASSURE: Duration = Duration::from_secs(10);
+/// How long the end of a container may come after that of its output.
+const EXIT_AFTER_OUTPUT: Duration = Duration::from_secs(2);
+
+/// Runs a session to its end.
+pub async fn run(connection: Connection, remote: Remote, order: Order, target: Target) {
+    let Connection { mut inbox, writer, hangup, idle } = connection;
+    let session = Session::new(writer.clone(), hangup);
+    if remote.ready() {
+        session.opened.send_replace(Some(remote.ending()));
+    }
+    let ended = tokio::select! {
+        left = session.listen(&mut inbox, remote) => left,
+        error = writer.write_queued() => Err(error),
+        served = session.serve(order, target) => served,
+        () = writer.idle(idle) => Err(io::Error::other("nothing was said for too long")),
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a streaming session was cut");
+    }
+}
+
+/// What those who listen and those who speak share.
+struct Session {
+    writer: Arc<Writer>,
+    hangup: Hangup,
+    stdin: Sink,
+    /// How to end it, once all of its channels are there.
+    opened: watch::Sender<Option<Ending>>,
+    size: watch::Sender<Option<Size>>,
+    /// The client wants no more of stdout, of stderr.
+    unwanted: [AtomicBool; 2],
+}
+
+impl Session {
+    fn new(writer: Arc<Writer>, hangup: Hangup) -> Self {
+        Self {
+            writer,
+            hangup,
+            stdin: Sink::default(),
+            opened: watch::Sender::new(None),
+            size: watch::Sender::new(None),
+            unwanted: Default::default(),
+        }
+    }
+
+    /// Takes what the client sends, until it leaves.
+    async fn listen(&self, inbox: &mut Inbox, mut remote: Remote) -> io::Result<()> {
+        let mut sizes = Sizes::default();
+        let mut answers = Vec::new();
+        loop {
+            let received = remote.receive(inbox.unread(), &mut answers);
+            let (used, input) = match received {
+                Ok(received) => received,
+                Err(error) => {
+                    // As far as it can be told at once.
+                    let _ =
+                        timeout(REASSURE, self.writer.send(|out| remote.ending().complain(out)))
+                            .await;
+                    return Err(io::Error::other(error));
+                }
+            };
+            let more = used > 0 || input.is_some();
+            let mut full = false;
+            match input {
+                None => {}
+                Some(Input::Opened) => self.is_open(&remote),
+                Some(Input::Data { channel: Channel::Stdin, bytes, end }) => {
+                    full = !self.stdin.put(bytes);
+                    if end {
+                        self.stdin.end();
+                        self.is_open(&remote);
+                    }
+                }
+                Some(Input::Data { channel: Channel::Resize, bytes, .. }) => {
+                    if let Some(size) = sizes.read(bytes) {
+                        self.size.send_replace(Some(size));
+                    }
+                }
+                Some(Input::Data { .. }) => {}
+                Some(Input::Reset(Channel::Stdin)) => self.stdin.end(),
+                Some(Input::Reset(Channel::Stdout)) => self.unwant(0),
+                Some(Input::Reset(Channel::Stderr)) => self.unwant(1),
+                Some(Input::Reset(Channel::Error | Channel::Resize)) => {}
+                Some(Input::Close) => return Ok(()),
+            }
+            inbox.consume(used);
+            if !answers.is_empty() {
+                self.writer.queue(|out| out.append(&mut answers))?;
+            }
+            if full {
+                self.wait_for_room(&remote).await?;
+            }
+            if !more && !inbox.fill().await? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_open(&self, remote: &Remote) {
+        if remote.ready() {
+            self.opened.send_if_modified(|opened| {
+                let first = opened.is_none();
+                opened.get_or_insert_with(|| remote.ending());
+                first
+            });
+        }
+    }
+
+    fn unwant(&self, output: usize) {
+        self.unwanted[output].store(true, Ordering::Relaxed);
+    }
+
+    /// The process does not take its input: nothing is read until it does.
+    async fn wait_for_room(&self, remote: &Remote) -> io::Result<()> {
+        loop {
+            tokio::select! {
+                () = self.stdin.room() => return Ok(()),
+                gone = self.hangup.gone() => {
+                    gone?;
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
+                () = tokio::time::sleep(REASSURE) => {
+                    self.writer.queue(|out| remote.ending().reassure(out))?;
+                }
+            }
+        }
+    }
+
+    /// Begins the process when all channels are there, and gives the client
+    /// what it says; then waits for the client to leave.
+    async fn serve(&self, order: Order, target: Target) -> io::Result<()> {
+        let mut opened = self.opened.subscribe();
+        let opened = timeout(OPEN, opened.wait_for(Option::is_some)).await;
+        let Ok(Ok(Some(ending))) = opened.map(|opened| opened.map(|ending| *ending)) else {
+            return Err(io::Error::other("the client did not open its streams"));
+        };
+        let outcome = match target.begin(order, &ending).await {
+            Ok(process) => self.pump(process, &target).await?,
+            Err(error) => Outcome::Failed(error.to_string()),
+        };
+        self.stdin.close();
+        let last = self.writer.send(|out| ending.finish(&outcome, out));
+        timeout(LINGER, last).await??;
+        // Closing now would take from a slow client what is still under way.
+        tokio::time::sleep(LINGER).await;
+        Ok(())
+    }
+
+    async fn pump(&self, process: Process, target: &Target) -> io::Result<Outcome> {
+        let Process { stdin, outputs, input, exit, exec, attached } = process;
+        match stdin {
+            Some(stdin) => self.stdin.connect(stdin, AtEnd::Close),
+            None => self.stdin.close(),
+        }
+        let ended = watch::Sender::new(false);
+        let exit = async {
+            let exit = exit.await;
+            // Who is attached gets all there is; an exec is over with its
+            // process, whoever else holds its pipes.
+            ended.send_replace(!attached);
+            exit
+        };
+        // Without an output, the session lasts as long as the process.
+        let follows = attached && outputs.iter().any(Option::is_some);
+        let [stdout, stderr] = outputs;
+        let speaking = async {
+            let speak = |number, output| self.speak(number, output, ended.subscribe());
+            tokio::try_join!(speak(0, stdout), speak(1, stderr))
+        };
+        let working = async {
+            let feeding = async {
+                // That it takes no more input is an end like any other.
+                let _ = self.stdin.drain().await;
+                drop(input);
+                std::future::pending::<()>().await;
+            };
+            tokio::join!(feeding, self.resize(target, exec));
+        };
+        let waiting = async {
+            let mut exit = std::pin::pin!(exit);
+            let mut speaking = std::pin::pin!(speaking);
+            tokio::select! {
+                exit = &mut exit => {
+                    timeout(LINGER, speaking).await??;
+                    Ok(Some(exit))
+                }
+                spoken = &mut speaking => {
+                    spoken?;
+                    if follows {
+                        return Ok(timeout(EXIT_AFTER_OUTPUT, exit).await.ok());
+                    }
+                    Ok(Some(exit.await))
+                }
+            }
+        };
+        let exit: io::Result<_> = tokio::select! {
+            exit = waiting => exit,
+            () = working => unreachable!("it works until it is dropped"),
+        };
+        Ok(match exit? {
+            Some(Ok(_)) if attached => Outcome::Success,
+            Some(Ok(exit)) => Outcome::of(exit.code),
+            Some(Err(_)) => Outcome::Failed(
+                "unable to wait for the process: its pod's shim went away before it ended".into(),
+            ),
+            None => Outcome::Failed(
+                "unable to follow the container: it runs, but the client took its output too \
+                 slowly, or it has closed it"
+                    .into(),
+            ),
+        })
+    }
+
+    /// Gives the client one output of the process.
+    async fn speak(
+        &self,
+        number: usize,
+        output: Option<Output>,
+        mut ended: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let Some(Output { pipe, outlet }) = output else {
+            return Ok(());
+        };
+        let outlet = || -> Option<Outlet> {
+            outlet.filter(|_| !self.unwanted[number].load(Ordering::Relaxed))
+        };
+        loop {
+            let mut readable = tokio::select! {
+                biased;
+                _ = ended.wait_for(|ended| *ended) => break,
+                readable = pipe.readable() => readable?,
+            };
+            if self.writer.carry(&mut readable, &pipe, outlet()).await? == Moved::End {
+                return Ok(());
+            }
+        }
+        // What it wrote before its end is in the pipe now. A descendant that
+        // goes on writing is not waited for.
+        let mut left = PIPE_BYTES_MAX;
+        while left > 0 {
+            let moved = self.writer.carry_rest(&pipe, outlet()).await?;
+            match moved {
+                (Moved::Some, length) => left = left.saturating_sub(length),
+                (Moved::Nothing | Moved::End, _) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes sizes of the terminal on; of many, the last.
+    async fn resize(&self, target: &Target, exec: Option<corten_base::ExecId>) {
+        let mut sizes = self.size.subscribe();
+        sizes.mark_changed();
+        while sizes.changed().await.is_ok() {
+            let Some(size) = *sizes.borrow_and_update() else { continue };
+            if let Err(error) = target.resize(exec, size).await {
+                tracing::debug!(%error, "unable to resize a terminal");
+            }
+        }
+    }
+}
