@@ -43,15 +43,6 @@ impl End {
         }
     }
 
-    /// The next piece: 0 bytes at the end.
-    pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if let Some(read) = self.readable().await?.read(self, buffer) {
-                return read;
-            }
-        }
-    }
-
     /// Writes what is taken at once; `WouldBlock` if that is nothing.
     pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(rustix::io::write(self.0.get_ref(), bytes)?)
@@ -117,9 +108,10 @@ mod tests {
         let writing = tokio::spawn(async move { writer.write_all(&sent).await });
         let (mut received, mut buffer) = (Vec::new(), [0; 1000]);
         loop {
-            match reader.read(&mut buffer).await.unwrap() {
-                0 => break,
-                length => received.extend_from_slice(&buffer[..length]),
+            match reader.readable().await.unwrap().read(&reader, &mut buffer) {
+                Some(Ok(0)) => break,
+                Some(length) => received.extend_from_slice(&buffer[..length.unwrap()]),
+                None => {}
             }
         }
         writing.await.unwrap().unwrap();

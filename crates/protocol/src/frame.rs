@@ -127,6 +127,12 @@ pub enum Request {
         /// Whose.
         target: Target,
     },
+    /// Close our side of all streams that were handed over: whoever got them is
+    /// gone for good. A terminal is hung up, a pipe has nobody at its other end.
+    HangUp {
+        /// Whose.
+        target: Target,
+    },
     /// Copy a container's output to a client beside the log, and its input to
     /// the container. Answered with [`Reply::Attached`]. A container that has not
     /// been started is attached to from its first byte on.

@@ -70,6 +70,11 @@ impl Shim {
                 self.close_stdin(index);
                 Ok(Some(Reply::Done))
             }
+            Request::HangUp { target } => {
+                let index = self.find(&target)?;
+                self.hang_up(index);
+                Ok(Some(Reply::Done))
+            }
             Request::Attach { container, streams } => self.attach(asker, &container, streams),
             Request::ReopenLog { container } => self.reopen_log(&container, fds),
             Request::List => {
@@ -233,6 +238,13 @@ impl Shim {
         stream::resize_terminal(&master.fd, rows, columns)
             .map_err(|errno| Refusal::System { errno: errno.raw_os_error() })?;
         Ok(Some(Reply::Done))
+    }
+
+    fn hang_up(&mut self, index: usize) {
+        self.close_stdin(index);
+        for output in &mut self.processes[index].streams.outputs {
+            output.take_if(|output| !output.logged);
+        }
     }
 
     fn reopen_log(&mut self, container: &ContainerId, fds: Vec<OwnedFd>) -> Answer {

@@ -44,6 +44,23 @@ impl Outlet {
         }
     }
 
+    /// Appends what says that it is over both ways, and not as it should be;
+    /// nothing where the protocol has no word for it.
+    pub fn reset(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Spdy { id, tunnelled } => {
+                let mut frame = Vec::new();
+                spdy::reset(id, spdy::Reset::InternalError, &mut frame);
+                if tunnelled {
+                    websocket::frame(websocket::Opcode::Binary, &frame, out);
+                } else {
+                    out.extend_from_slice(&frame);
+                }
+            }
+            Self::Binary { .. } | Self::Base64 { .. } => {}
+        }
+    }
+
     /// Appends all of `bytes` in as many frames as are needed.
     pub fn write(self, mut bytes: &[u8], out: &mut Vec<u8>) {
         loop {

@@ -158,11 +158,6 @@ impl Forward {
         }
     }
 
-    /// Gives a connection up: `out` gets the reset of its data stream.
-    pub fn reset(&mut self, data: u32, out: &mut Vec<u8>) {
-        self.server.reset(data, spdy::Reset::InternalError, out);
-    }
-
     /// A connection has ended both ways, and the client was told.
     pub fn ended(&mut self, data: u32) {
         if let Some(error) = self.pairs.remove(&data) {

@@ -96,6 +96,21 @@ pub struct WebSocketProtocol {
     json: bool,
 }
 
+impl WebSocketProtocol {
+    /// What reads the client's channels.
+    pub fn channels(&self) -> Channels {
+        Channels::new(self.coding, self.half_close)
+    }
+
+    /// Where bytes for a channel go.
+    pub fn outlet(&self, channel: u8) -> Outlet {
+        match self.coding {
+            Coding::Binary => Outlet::Binary { channel },
+            Coding::Base64 => Outlet::Base64 { channel },
+        }
+    }
+}
+
 /// What is spoken over WebSocket.
 pub const WEBSOCKET_PROTOCOLS: [WebSocketProtocol; 6] = [
     websocket_protocol("v5.channel.k8s.io", Coding::Binary, true, true),
@@ -151,7 +166,7 @@ enum Transport {
     },
     WebSocket {
         channels: Channels,
-        coding: Coding,
+        protocol: WebSocketProtocol,
     },
 }
 
@@ -165,10 +180,8 @@ impl Remote {
 
     /// Over WebSocket. An empty message tells the client that all is ready.
     pub fn websocket(protocol: WebSocketProtocol, wanted: Wanted, out: &mut Vec<u8>) -> Self {
-        let WebSocketProtocol { coding, half_close, json, .. } = protocol;
-        let transport =
-            Transport::WebSocket { channels: Channels::new(coding, half_close), coding };
-        let remote = Self { transport, wanted, json };
+        let transport = Transport::WebSocket { channels: protocol.channels(), protocol };
+        let remote = Self { transport, wanted, json: protocol.json };
         let lowest = [Channel::Stdout, Channel::Stderr, Channel::Error];
         if let Some(outlet) = lowest.into_iter().find_map(|channel| remote.outlet(channel)) {
             outlet.write(&[], out);
@@ -196,13 +209,7 @@ impl Remote {
             Transport::Spdy { ids, .. } => {
                 ids[channel as usize].map(|id| Outlet::Spdy { id, tunnelled: false })
             }
-            Transport::WebSocket { coding, .. } => {
-                let channel = channel as u8;
-                Some(match coding {
-                    Coding::Binary => Outlet::Binary { channel },
-                    Coding::Base64 => Outlet::Base64 { channel },
-                })
-            }
+            Transport::WebSocket { protocol, .. } => Some(protocol.outlet(channel as u8)),
         }
     }
 

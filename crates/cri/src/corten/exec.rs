@@ -74,14 +74,17 @@ fn request(start: api::ExecStart) -> Result<ExecRequest, Status> {
 }
 
 /// Moves bytes until the process has ended and what it wrote is through. When
-/// the client leaves, the streams close and the process goes on without them.
+/// the client leaves, the streams close and the process goes on without them: a
+/// terminal is hung up.
 async fn run(
     session: ExecSession,
     target: Target,
     input: Streaming<api::ExecRequest>,
     answers: mpsc::Sender<Answer>,
 ) {
-    let ExecSession { stdin, stdout, stderr, mut exit, .. } = session;
+    let ExecSession { stdin, stdout, stderr, mut exit, exec, .. } = session;
+    let (engine, namespace) = (target.engine.clone(), target.namespace.clone());
+    let container = target.container.clone();
     let feed = tokio::spawn(session::feed(input, stdin, target, said));
     let mut output = session::Output {
         stdout: Pipe::new(stdout),
@@ -97,7 +100,13 @@ async fn run(
     let end = output.pump(&mut exit, Last::InThePipes).await;
     feed.abort();
     let last = match end {
-        End::Client | End::Output => return,
+        End::Client | End::Output => {
+            // Nobody else will ever read what the shim keeps open.
+            if let Err(error) = engine.hang_up(&namespace, &container, exec).await {
+                tracing::debug!(%error, "unable to hang up an exec");
+            }
+            return;
+        }
         End::Process(Ok(exit)) => {
             Ok(answer(Output::Exited(api::ExecExited { exit_code: exit.code })))
         }

@@ -3,17 +3,20 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use corten_base::limits::{STREAM_CHUNK_BYTES, STREAM_CONTROL_BYTES_MAX};
 use corten_wire::{Chunk, Outlet};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, Ready};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf, Ready};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::tunnel::Tunnel;
 use crate::end::{End, Readable};
 
 /// Bytes that are read from a client at once. Larger than any control frame.
@@ -43,6 +46,14 @@ impl Connection {
         let inbox = Inbox::new(source, early, activity.clone());
         let writer = Arc::new(Writer::new(drain, activity));
         Self { inbox, writer, hangup, idle }
+    }
+
+    /// The same, where what is sent comes in messages of WebSocket.
+    pub fn tunnel(self) -> Self {
+        let Self { inbox, writer, hangup, idle } = self;
+        let activity = inbox.activity.clone();
+        let tunnel = Tunnel::new(inbox, writer.clone());
+        Self { inbox: Inbox::new(Box::new(tunnel), &[], activity), writer, hangup, idle }
     }
 }
 
@@ -105,20 +116,26 @@ impl Inbox {
 
     /// Reads more: false at the end. Nothing is lost if it is given up.
     pub async fn fill(&mut self) -> io::Result<bool> {
+        std::future::poll_fn(|context| self.poll_fill(context)).await
+    }
+
+    /// The same, for those who are polled themselves.
+    pub fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         } else if self.end == self.buffer.len() {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let room = &mut self.buffer[self.end..];
-        if room.is_empty() {
-            return Err(io::Error::other("a frame does not fit into the buffer"));
+        let mut room = ReadBuf::new(&mut self.buffer[self.end..]);
+        if room.remaining() == 0 {
+            return Poll::Ready(Err(io::Error::other("a frame does not fit into the buffer")));
         }
-        let count = self.source.read(room).await?;
+        ready!(Pin::new(&mut self.source).poll_read(context, &mut room))?;
+        let count = room.filled().len();
         self.end += count;
         self.activity.now();
-        Ok(count > 0)
+        Poll::Ready(Ok(count > 0))
     }
 }
 
@@ -129,8 +146,10 @@ pub enum Moved {
     Some,
     /// There was nothing to read.
     Nothing,
-    /// The output has ended, or broken.
+    /// The output has ended.
     End,
+    /// The output has broken.
+    Broken,
 }
 
 /// Where everybody writes whole frames. One buffer serves all streams of a
@@ -203,7 +222,8 @@ impl Writer {
         let mut output = self.output.lock().await;
         match readable.read(pipe, output.chunk.room()) {
             None => Ok(Moved::Nothing),
-            Some(Ok(0) | Err(_)) => Ok(Moved::End),
+            Some(Ok(0)) => Ok(Moved::End),
+            Some(Err(_)) => Ok(Moved::Broken),
             Some(Ok(length)) => self.piece(&mut output, outlet, length).await,
         }
     }
@@ -219,7 +239,7 @@ impl Writer {
             Ok(0) => Ok((Moved::End, 0)),
             Ok(length) => Ok((self.piece(&mut output, outlet, length).await?, length)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok((Moved::Nothing, 0)),
-            Err(_) => Ok((Moved::End, 0)),
+            Err(_) => Ok((Moved::Broken, 0)),
         }
     }
 

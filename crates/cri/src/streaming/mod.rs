@@ -6,14 +6,17 @@
 //! | `server`, `upgrade` | HTTP, up to an agreement on a protocol |
 //! | `connection` | bytes from and to a client |
 //! | `remote`, `process` | exec and attach |
+//! | `forward`, `tunnel` | ports |
 //! | `sink` | input that a process is slow to take |
 
 mod connection;
+mod forward;
 mod process;
 mod remote;
 mod server;
 mod sink;
 mod tokens;
+mod tunnel;
 mod upgrade;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -30,25 +30,48 @@ pub struct Process {
     pub stdin: Option<Arc<End>>,
     /// Its stdout (or terminal) and stderr.
     pub outputs: [Option<Output>; 2],
-    /// What ends the input.
-    pub input: Option<Input>,
     /// How it ends.
     pub exit: oneshot::Receiver<Exit>,
     /// Which exec it is, or none: the container's own.
-    pub exec: Option<ExecId>,
+    pub exec: Option<Held>,
     /// It was there before, and its output has an end of its own.
     pub attached: bool,
 }
 
-/// The input of an exec, which ends with its session, but for a terminal.
-pub struct Input {
+/// An exec of a session: when that is dropped before the exec has ended, the
+/// client has left, and the exec's other ends are closed.
+pub struct Held {
     target: Target,
     exec: ExecId,
+    ended: bool,
 }
 
-impl Drop for Input {
+impl Held {
+    /// The client says no more.
+    pub async fn close_stdin(&self) {
+        let Target { engine, namespace, container } = &self.target;
+        if let Err(error) = engine.close_stdin(namespace, container, self.exec).await {
+            tracing::debug!(%error, "unable to end the input of an exec");
+        }
+    }
+
+    /// The process has ended: there is nothing to close.
+    pub fn ended(&mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
-        self.target.close_stdin(self.exec);
+        if self.ended {
+            return;
+        }
+        let (Target { engine, namespace, container }, exec) = (self.target.clone(), self.exec);
+        tokio::spawn(async move {
+            if let Err(error) = engine.hang_up(&namespace, &container, exec).await {
+                tracing::debug!(%error, "unable to hang up an exec");
+            }
+        });
     }
 }
 
@@ -77,8 +100,8 @@ impl Target {
                 let begun =
                     spawn(async move { engine.exec(&namespace, &container, request).await })
                         .await?;
+                let held = Held { target: self.clone(), exec: begun.exec, ended: false };
                 let stdout = output(begun.stdout, ending.outlet(Channel::Stdout))?;
-                let piped = begun.stdin.is_some();
                 let stdin = match begun.stdin {
                     Some(stdin) => Some(pipe(stdin)?),
                     // A terminal is one descriptor for both.
@@ -88,9 +111,8 @@ impl Target {
                 Ok(Process {
                     stdin,
                     outputs: [stdout, output(begun.stderr, ending.outlet(Channel::Stderr))?],
-                    input: piped.then(|| Input { target: self.clone(), exec: begun.exec }),
                     exit: begun.exit,
-                    exec: Some(begun.exec),
+                    exec: Some(held),
                     attached: false,
                 })
             }
@@ -109,7 +131,6 @@ impl Target {
                         output(begun.stdout, ending.outlet(Channel::Stdout))?,
                         output(begun.stderr, ending.outlet(Channel::Stderr))?,
                     ],
-                    input: None,
                     exit: begun.exit,
                     exec: None,
                     attached: true,
@@ -119,19 +140,9 @@ impl Target {
         }
     }
 
-    /// Ends the input of an exec, soon: whoever drops a session cannot wait.
-    pub fn close_stdin(&self, exec: ExecId) {
-        let Self { engine, namespace, container } = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = engine.close_stdin(&namespace, &container, exec).await {
-                tracing::debug!(%error, "unable to end the input of an exec");
-            }
-        });
-    }
-
     /// Changes the size of its terminal.
-    pub async fn resize(&self, exec: Option<ExecId>, size: Size) -> Result<()> {
-        let Size { columns, rows } = size;
+    pub async fn resize(&self, held: Option<&Held>, size: Size) -> Result<()> {
+        let (Size { columns, rows }, exec) = (size, held.map(|held| held.exec));
         self.engine.resize(&self.namespace, &self.container, exec, rows, columns).await
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::connection::{Connection, Hangup, Inbox, Moved, Writer};
-use super::process::{Output, Process, Target};
+use super::process::{Held, Output, Process, Target};
 use super::sink::{AtEnd, Sink};
 use super::tokens::Order;
 use crate::end::PIPE_BYTES_MAX;
@@ -177,7 +177,8 @@ impl Session {
     }
 
     async fn pump(&self, process: Process, target: &Target) -> io::Result<Outcome> {
-        let Process { stdin, outputs, input, exit, exec, attached } = process;
+        let Process { stdin, outputs, exit, mut exec, attached } = process;
+        let terminal = exec.is_some() && outputs[1].is_none();
         match stdin {
             Some(stdin) => self.stdin.connect(stdin, AtEnd::Close),
             None => self.stdin.close(),
@@ -201,10 +202,12 @@ impl Session {
             let feeding = async {
                 // That it takes no more input is an end like any other.
                 let _ = self.stdin.drain().await;
-                drop(input);
+                if let Some(exec) = exec.as_ref().filter(|_| !terminal) {
+                    exec.close_stdin().await;
+                }
                 std::future::pending::<()>().await;
             };
-            tokio::join!(feeding, self.resize(target, exec));
+            tokio::join!(feeding, self.resize(target, exec.as_ref()));
         };
         let waiting = async {
             let mut exit = std::pin::pin!(exit);
@@ -227,6 +230,9 @@ impl Session {
             exit = waiting => exit,
             () = working => unreachable!("it works until it is dropped"),
         };
+        if let Some(exec) = exec.as_mut().filter(|_| exit.is_ok()) {
+            exec.ended();
+        }
         Ok(match exit? {
             Some(Ok(_)) if attached => Outcome::Success,
             Some(Ok(exit)) => Outcome::of(exit.code),
@@ -260,8 +266,9 @@ impl Session {
                 _ = ended.wait_for(|ended| *ended) => break,
                 readable = pipe.readable() => readable?,
             };
-            if self.writer.carry(&mut readable, &pipe, outlet()).await? == Moved::End {
-                return Ok(());
+            match self.writer.carry(&mut readable, &pipe, outlet()).await? {
+                Moved::Some | Moved::Nothing => {}
+                Moved::End | Moved::Broken => return Ok(()),
             }
         }
         // What it wrote before its end is in the pipe now. A descendant that
@@ -271,14 +278,14 @@ impl Session {
             let moved = self.writer.carry_rest(&pipe, outlet()).await?;
             match moved {
                 (Moved::Some, length) => left = left.saturating_sub(length),
-                (Moved::Nothing | Moved::End, _) => break,
+                (Moved::Nothing | Moved::End | Moved::Broken, _) => break,
             }
         }
         Ok(())
     }
 
     /// Passes sizes of the terminal on; of many, the last.
-    async fn resize(&self, target: &Target, exec: Option<corten_base::ExecId>) {
+    async fn resize(&self, target: &Target, exec: Option<&Held>) {
         let mut sizes = self.size.subscribe();
         sizes.mark_changed();
         while sizes.changed().await.is_ok() {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use corten_base::Namespace;
-use corten_base::limits::{STREAM_CONNECTIONS_MAX, STREAM_OPEN_SECONDS_MAX};
+use corten_base::limits::{STREAM_CONNECTIONS_MAX, STREAM_OPEN_SECONDS_MAX, STREAM_PORTS_MAX};
 use corten_pods::Engine;
 use corten_wire::remote::{Remote, Wanted};
 use http::{Method, Request, Response, StatusCode};
@@ -18,10 +18,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{Connection, Hangup};
+use super::forward::Pod;
 use super::process::Target;
 use super::tokens::{Order, Tokens};
 use super::upgrade::{Agreed, Refused, agree};
-use super::{Desk, remote};
+use super::{Desk, forward, remote};
 
 /// How long a client may take to send a request, and the answer to reach it.
 const REQUEST: Duration = Duration::from_secs(STREAM_OPEN_SECONDS_MAX);
@@ -120,8 +121,31 @@ fn find(
         ));
     }
     let (agreed, response) = agree(request, kind == "portforward")?;
-    let order = tokens.take(kind, token).ok_or_else(unknown)?;
+    let mut order = tokens.take(kind, token).ok_or_else(unknown)?;
+    if let (Order::PortForward { ports, .. }, Agreed::Channels(_)) = (&mut order, agreed) {
+        if ports.is_empty() {
+            *ports = asked_ports(request.uri.query().unwrap_or_default())?;
+        }
+    }
     Ok((order, agreed, response))
+}
+
+/// The ports of a query: `port=80&port=81,82`.
+fn asked_ports(query: &str) -> Result<Vec<u16>, Refused> {
+    let bad = |reason: String| Refused::new(StatusCode::BAD_REQUEST, reason);
+    let values = query.split('&').filter_map(|pair| pair.strip_prefix("port="));
+    let ports = values
+        .flat_map(|value| value.split(','))
+        .map(|text| match text.parse() {
+            Ok(port) if port > 0 => Ok(port),
+            _ => Err(bad(format!("unable to forward port {text:?}: a port is 1 to 65535"))),
+        })
+        .collect::<Result<Vec<u16>, _>>()?;
+    match ports.len() {
+        0 => Err(bad("unable to forward ports: the query names none, as ?port=80 does".into())),
+        1..=STREAM_PORTS_MAX => Ok(ports),
+        _ => Err(bad(format!("unable to forward more than {STREAM_PORTS_MAX} ports"))),
+    }
 }
 
 async fn session(
@@ -145,6 +169,11 @@ async fn session(
         namespace: house.namespace.clone(),
         container: container.to_owned(),
     };
+    let pod = |sandbox: &str| Pod {
+        engine: house.engine.clone(),
+        namespace: house.namespace.clone(),
+        sandbox: sandbox.to_owned(),
+    };
     match (&order, agreed) {
         (
             Order::Exec { container, wanted, .. } | Order::Attach { container, wanted },
@@ -161,7 +190,21 @@ async fn session(
             let codec = websocket(&connection, protocol, *wanted);
             remote::run(connection, codec, order, target).await;
         }
-        _ => {}
+        (Order::PortForward { sandbox, .. }, Agreed::Forward) => {
+            forward::run(connection, pod(sandbox), false).await;
+        }
+        (Order::PortForward { sandbox, .. }, Agreed::Tunnel) => {
+            forward::run(connection.tunnel(), pod(sandbox), true).await;
+        }
+        (Order::PortForward { sandbox, ports }, Agreed::Channels(protocol)) => {
+            forward::run_channels(connection, pod(sandbox), protocol, ports).await;
+        }
+        // What is agreed upon fits what is ordered.
+        (
+            Order::Exec { .. } | Order::Attach { .. },
+            Agreed::Forward | Agreed::Tunnel | Agreed::Channels(_),
+        )
+        | (Order::PortForward { .. }, Agreed::Spdy(_) | Agreed::WebSocket(_)) => {}
     }
 }
 
@@ -188,5 +231,19 @@ fn connect(upgraded: Upgraded, hangup: Hangup, idle: Duration) -> Connection {
             let (source, drain) = tokio::io::split(TokioIo::new(upgraded));
             Connection::new(Box::new(source), Box::new(drain), &[], hangup, idle)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_in_the_query() {
+        assert_eq!(asked_ports("port=80&x=1&port=81,82").unwrap(), [80, 81, 82]);
+        for wrong in ["", "port=", "port=0", "port=70000", "ports=1"] {
+            assert!(asked_ports(wrong).is_err(), "{wrong}");
+        }
+        assert!(asked_ports(&"port=1&".repeat(STREAM_PORTS_MAX + 1)).is_err());
     }
 }

@@ -72,6 +72,8 @@ impl Inner {
         fds.extend(plan.fds.iter().map(AsFd::as_fd));
         match shim.call_within(&frame, &fds, super::LAUNCH_TIMEOUT).await {
             Ok((Reply::Running { pid, .. }, streams)) => {
+                // The shim has its own ends of the group's files.
+                let group = ExecGroup { fds: Vec::new(), ..group };
                 let exit = self.clean_after_exec(container, &shim, exec, exit, group);
                 Ok(session(exec, pid, stdio, streams, exit))
             }
@@ -135,6 +137,16 @@ impl Inner {
         match shim.call(&Request::CloseStdin { target }, &[]).await?.0 {
             Reply::Refused(Refusal::Unknown) => Ok(()),
             reply => super::sandbox::expect_done("close the input of a command", reply),
+        }
+    }
+
+    /// Closes all streams of an exec; one that has ended has none.
+    pub(super) async fn hang_up(&self, container: &Container, exec: ExecId) -> Result<()> {
+        let shim = self.shim_of(container).await?;
+        let target = Target { container: container.id.clone(), exec: Some(exec) };
+        match shim.call(&Request::HangUp { target }, &[]).await?.0 {
+            Reply::Refused(Refusal::Unknown) => Ok(()),
+            reply => super::sandbox::expect_done("hang up", reply),
         }
     }
 

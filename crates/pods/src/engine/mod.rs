@@ -363,6 +363,14 @@ impl Engine {
         self.inner.close_stdin(&container, exec).await
     }
 
+    /// Closes all streams of an exec whose client has left for good: a terminal
+    /// is hung up, and who writes to nobody is told by SIGPIPE. Without this it
+    /// would wait for a reader for ever.
+    pub async fn hang_up(&self, ns: &Namespace, id: &str, exec: ExecId) -> Result<()> {
+        let container = self.inner.table.find_container(ns, id)?;
+        self.inner.hang_up(&container, exec).await
+    }
+
     /// Changes the terminal size of an exec, or of the container itself, which
     /// may be one that is not started yet.
     pub async fn resize(

@@ -18,6 +18,7 @@ const LIST: u16 = 11;
 const DELETE: u16 = 12;
 const SHUTDOWN: u16 = 13;
 const ATTACH: u16 = 14;
+const HANG_UP: u16 = 15;
 
 impl Request {
     /// The frame of this request. The reply carries the same number.
@@ -53,6 +54,7 @@ impl Request {
             Self::Kill { .. } => KILL,
             Self::Resize { .. } => RESIZE,
             Self::CloseStdin { .. } => CLOSE_STDIN,
+            Self::HangUp { .. } => HANG_UP,
             Self::Attach { .. } => ATTACH,
             Self::ReopenLog { .. } => REOPEN_LOG,
             Self::List => LIST,
@@ -99,7 +101,9 @@ impl Request {
             Self::Start { container } | Self::ReopenLog { container } => {
                 writer.container(container);
             }
-            Self::CloseStdin { target } | Self::Delete { target } => target.write(writer),
+            Self::CloseStdin { target } | Self::HangUp { target } | Self::Delete { target } => {
+                target.write(writer);
+            }
             Self::Namespaces | Self::List | Self::Shutdown => {}
         }
     }
@@ -138,6 +142,7 @@ impl Request {
                 columns: reader.u16()?,
             },
             CLOSE_STDIN => Self::CloseStdin { target: Target::read(reader)? },
+            HANG_UP => Self::HangUp { target: Target::read(reader)? },
             REOPEN_LOG => Self::ReopenLog { container: reader.container()? },
             LIST => Self::List,
             ATTACH => {

@@ -52,6 +52,7 @@ fn requests() -> Vec<Request> {
         all.push(Request::Kill { target: target.clone(), signal: 15, all: true });
         all.push(Request::Resize { target: target.clone(), rows: 24, columns: 80 });
         all.push(Request::CloseStdin { target: target.clone() });
+        all.push(Request::HangUp { target: target.clone() });
         all.push(Request::Delete { target });
     }
     all

@@ -32,7 +32,7 @@ pub(super) fn reply(deflater: &mut Deflater, id: u32, out: &mut Vec<u8>) {
 }
 
 /// RST_STREAM: the stream is over, both ways.
-pub(super) fn reset(id: u32, why: Reset, out: &mut Vec<u8>) {
+pub fn reset(id: u32, why: Reset, out: &mut Vec<u8>) {
     let mut payload = [0; 8];
     payload[..4].copy_from_slice(&id.to_be_bytes());
     payload[4..].copy_from_slice(&(why as u32).to_be_bytes());

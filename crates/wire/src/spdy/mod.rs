@@ -11,7 +11,7 @@ mod server;
 pub use decode::{Decoder, Event};
 #[cfg(any(test, feature = "testing"))]
 pub use encode::client;
-pub use encode::{DATA_HEAD_BYTES, data_head};
+pub use encode::{DATA_HEAD_BYTES, data_head, reset};
 pub use headers::Headers;
 pub use server::{Input, Server};
 
