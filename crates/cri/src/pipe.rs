@@ -47,7 +47,6 @@ impl Pipe {
                     return Some(Bytes::from(buffer));
                 }
                 Some(_) => {
-                    drop(readable);
                     self.close();
                     return None;
                 }

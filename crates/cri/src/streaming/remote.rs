@@ -35,9 +35,7 @@ const EXIT_AFTER_OUTPUT: Duration = Duration::from_secs(2);
 pub async fn run(connection: Connection, remote: Remote, order: Order, target: Target) {
     let Connection { mut inbox, writer, hangup, idle } = connection;
     let session = Session::new(writer.clone(), hangup);
-    if remote.ready() {
-        session.opened.send_replace(Some(remote.ending()));
-    }
+    session.is_open(&remote);
     let ended = tokio::select! {
         left = session.listen(&mut inbox, remote) => left,
         error = writer.write_queued() => Err(error),
@@ -54,8 +52,9 @@ struct Session {
     writer: Arc<Writer>,
     hangup: Hangup,
     stdin: Sink,
-    /// How to end it, once all of its channels are there.
-    opened: watch::Sender<Option<Ending>>,
+    /// How to end it, with the channels that are there, and whether these are
+    /// all.
+    opened: watch::Sender<(Option<Ending>, bool)>,
     size: watch::Sender<Option<Size>>,
     /// The client wants no more of stdout, of stderr.
     unwanted: [AtomicBool; 2],
@@ -67,7 +66,7 @@ impl Session {
             writer,
             hangup,
             stdin: Sink::default(),
-            opened: watch::Sender::new(None),
+            opened: watch::Sender::new((None, false)),
             size: watch::Sender::new(None),
             unwanted: Default::default(),
         }
@@ -98,6 +97,7 @@ impl Session {
                     full = !self.stdin.put(bytes);
                     if end {
                         self.stdin.end();
+                        // It may have been opened with this.
                         self.is_open(&remote);
                     }
                 }
@@ -127,13 +127,7 @@ impl Session {
     }
 
     fn is_open(&self, remote: &Remote) {
-        if remote.ready() {
-            self.opened.send_if_modified(|opened| {
-                let first = opened.is_none();
-                opened.get_or_insert_with(|| remote.ending());
-                first
-            });
-        }
+        self.opened.send_replace((Some(remote.ending()), remote.ready()));
     }
 
     fn unwant(&self, output: usize) {
@@ -160,13 +154,19 @@ impl Session {
     /// what it says; then waits for the client to leave.
     async fn serve(&self, order: Order, target: Target) -> io::Result<()> {
         let mut opened = self.opened.subscribe();
-        let opened = timeout(OPEN, opened.wait_for(Option::is_some)).await;
-        let Ok(Ok(Some(ending))) = opened.map(|opened| opened.map(|ending| *ending)) else {
-            return Err(io::Error::other("the client did not open its streams"));
-        };
-        let outcome = match target.begin(order, &ending).await {
-            Ok(process) => self.pump(process, &target).await?,
-            Err(error) => Outcome::Failed(error.to_string()),
+        // Whether they came in time is seen in what there is now.
+        let _ = timeout(OPEN, opened.wait_for(|(_, all)| *all)).await;
+        let (Some(ending), all) = *self.opened.borrow() else { return Ok(()) };
+        let outcome = if !all {
+            let seconds = OPEN.as_secs();
+            Outcome::Failed(format!(
+                "unable to begin: {seconds} s are over, and streams are missing"
+            ))
+        } else {
+            match target.begin(order, &ending).await {
+                Ok(process) => self.pump(process, &target).await?,
+                Err(error) => Outcome::Failed(error.to_string()),
+            }
         };
         self.stdin.close();
         let last = self.writer.send(|out| ending.finish(&outcome, out));

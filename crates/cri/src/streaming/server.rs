@@ -122,10 +122,10 @@ fn find(
     }
     let (agreed, response) = agree(request, kind == "portforward")?;
     let mut order = tokens.take(kind, token).ok_or_else(unknown)?;
-    if let (Order::PortForward { ports, .. }, Agreed::Channels(_)) = (&mut order, agreed) {
-        if ports.is_empty() {
-            *ports = asked_ports(request.uri.query().unwrap_or_default())?;
-        }
+    if let (Order::PortForward { ports, .. }, Agreed::Channels(_)) = (&mut order, agreed)
+        && ports.is_empty()
+    {
+        *ports = asked_ports(request.uri.query().unwrap_or_default())?;
     }
     Ok((order, agreed, response))
 }
