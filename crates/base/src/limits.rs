@@ -35,6 +35,10 @@ pub const SHIM_STRAYS_MAX: usize = 256;
 pub const PID_FILE_BYTES_MAX: usize = 32;
 /// Bytes from the end of an OCI runtime's log that are searched for its error.
 pub const RUNTIME_LOG_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of an archive of a checkpoint.
+pub const CHECKPOINT_BYTES_MAX: u64 = 1 << 40;
+/// Files in an archive of a checkpoint.
+pub const CHECKPOINT_FILES_MAX: usize = 1 << 20;
 /// Bytes that an OCI runtime may print about its features.
 pub const RUNTIME_FEATURES_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one exit record.

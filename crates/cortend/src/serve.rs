@@ -177,6 +177,7 @@ async fn open_engine(config: &Config, store: Arc<Store>) -> Result<Engine, Error
             CriNetwork::Cni => NetworkProvider::Cni,
             CriNetwork::Builtin => NetworkProvider::Builtin,
         },
+        criu: config.checkpoint.criu.clone(),
         runtimes: config.runtimes(),
     };
     let (cni, bridge) = (Network::Cni(cni), Network::Bridge(bridge));

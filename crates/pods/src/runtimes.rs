@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -206,6 +206,28 @@ async fn features(program: &Path) -> Result<Features> {
 /// Runs an OCI runtime to its end, which comes within `timeout`: what it
 /// printed. One that fails is an error with its last words.
 pub async fn run(program: &Path, words: &[String], timeout: Duration) -> Result<Vec<u8>> {
+    let ended = output(program, words, timeout).await?;
+    if ended.status.success() {
+        return Ok(ended.output);
+    }
+    let said = String::from_utf8_lossy(&ended.errors).into_owned();
+    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+    let (program, words) = (program.display(), words.join(" "));
+    Err(Error::internal(format!("{program} {words} ended with {}: {last}", ended.status)))
+}
+
+/// How a program ended, and the beginning of what it said.
+pub struct Ended {
+    /// Its status.
+    pub status: ExitStatus,
+    /// Its stdout.
+    pub output: Vec<u8>,
+    /// Its stderr.
+    pub errors: Vec<u8>,
+}
+
+/// Runs a program to its end, which comes within `timeout`.
+pub async fn output(program: &Path, words: &[String], timeout: Duration) -> Result<Ended> {
     let shown = || format!("{} {}", program.display(), words.join(" "));
     let mut child = Command::new(program)
         .args(words)
@@ -230,15 +252,9 @@ pub async fn run(program: &Path, words: &[String], timeout: Duration) -> Result<
             format!("{} was killed: it did not end within {} s", shown(), timeout.as_secs()),
         ));
     };
-    match status {
-        Ok(status) if status.success() => Ok(output),
-        Ok(status) => {
-            let said = String::from_utf8_lossy(&errors);
-            let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-            Err(Error::internal(format!("{} ended with {status}: {last}", shown())))
-        }
-        Err(error) => Err(Error::internal(format!("unable to wait for {}: {error}", shown()))),
-    }
+    let status = status
+        .map_err(|error| Error::internal(format!("unable to wait for {}: {error}", shown())))?;
+    Ok(Ended { status, output, errors })
 }
 
 /// Reads to the end, and keeps the beginning.

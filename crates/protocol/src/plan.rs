@@ -107,7 +107,10 @@ pub struct Delegate<'a> {
     pub pid_file: &'a CStr,
     /// The listening socket to which the runtime sends a terminal's master.
     pub console: Option<FdIndex>,
-    /// How long the runtime may take, in milliseconds.
+    /// A descriptor that the runtime gets as its number 3.
+    pub inherit: Option<FdIndex>,
+    /// How long the runtime may take, in milliseconds; from Start on, where the
+    /// plan waits for it. 0 for any time.
     pub timeout_ms: u32,
 }
 

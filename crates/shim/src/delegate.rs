@@ -21,6 +21,7 @@ use corten_protocol::plan::{Delegate, HookPoint};
 use crate::log::Stream;
 use crate::process::Serial;
 use crate::shim::Shim;
+use crate::table::State;
 
 /// An OCI runtime at work.
 pub struct Delegation {
@@ -29,7 +30,9 @@ pub struct Delegation {
     pid_file: CString,
     /// Where it sends the terminal's master.
     console: Option<OwnedFd>,
-    /// Until when it may work (monotonic); none when it was killed for that.
+    timeout: Duration,
+    /// Until when it may work (monotonic); none while it waits to be let go, and
+    /// when it was killed for being late.
     pub deadline: Option<Duration>,
 }
 
@@ -46,8 +49,14 @@ impl Delegation {
             directory: Root::from_fd(take(delegate.directory).ok_or(EBADF)?),
             pid_file: delegate.pid_file.to_owned(),
             console,
-            deadline: (!timeout.is_zero()).then(|| process::monotonic() + timeout),
+            timeout,
+            deadline: None,
         })
+    }
+
+    /// Its time begins.
+    pub fn begin(&mut self) {
+        self.deadline = (!self.timeout.is_zero()).then(|| process::monotonic() + self.timeout);
     }
 
     /// The number that the runtime left.
@@ -118,7 +127,9 @@ impl Shim {
         if let Some(master) = delegation.master() {
             self.add_output(serial, Stream::Out, master);
         }
-        if self.processes[index].target.exec.is_some() {
+        let process = &self.processes[index];
+        // What was let go already before it was made runs when it is.
+        if process.target.exec.is_some() || process.state == State::Starting {
             self.command_runs(index);
         } else if ended.is_none() {
             self.reached_start(index);

@@ -114,13 +114,16 @@ impl Shim {
         let null = self.given.null.as_fd();
         let end = |number: usize| ends.streams[number].as_ref().map_or(null, AsFd::as_fd);
         let join = self.join(serial, &view)?;
+        let inherit = header.delegate.and_then(|delegate| delegate.inherit);
+        let inherit = inherit.and_then(|fd| fds.get(usize::from(fd.0)));
+        let inherit: Vec<_> = inherit.iter().map(|fd| fd.as_fd()).collect();
         let child = spawn(&Launch {
             steps: view.steps(),
             new_namespaces: &kinds,
             join,
             fds: &borrow(&fds),
             stdio: [end(0), end(1), end(2)],
-            inherit: &[],
+            inherit: inherit.as_slice(),
             cgroup: cgroup.into.as_ref().map(AsFd::as_fd),
             tasks: &borrow(&cgroup.tasks),
         })
@@ -135,8 +138,11 @@ impl Shim {
         let mut fds: Vec<_> = fds.into_iter().map(Some).collect();
         let mut take = |fd: FdIndex| fds.get_mut(usize::from(fd.0)).and_then(Option::take);
         let mounts = header.hook_mounts.and_then(&mut take);
-        let delegation =
+        let mut delegation =
             header.delegate.map(|delegate| Delegation::new(&delegate, take)).transpose()?;
+        if let Some(delegation) = delegation.as_mut().filter(|_| !awaits_start) {
+            delegation.begin();
+        }
         let process = &mut self.processes[index];
         process.pid = child.pid();
         process.child = Some(child);

@@ -62,7 +62,12 @@ impl Shim {
     /// which the reaper will see.
     pub(crate) fn release(&mut self, index: usize) {
         match &self.processes[index].child {
-            Some(child) => drop(child.release()),
+            Some(child) => {
+                let _ = child.release();
+                if let Some(delegation) = &mut self.processes[index].delegation {
+                    delegation.begin();
+                }
+            }
             None if self.processes[index].delegated => {
                 self.run_hooks(index, HookPoint::Start, 0, None);
             }

@@ -11,6 +11,7 @@ mod mounts;
 mod options;
 mod process;
 mod resources;
+mod restore;
 
 use corten_kernel::launch::{FdIndex, NamespaceKind, Propagation, Step};
 use corten_protocol::plan::{Header, JoinTarget, PlanBuilder, PlanError, namespace_bit};
@@ -21,6 +22,7 @@ pub use delegate::{
 };
 pub use mounts::{BindSource, bind_sources};
 pub use resources::cgroup_resources;
+pub use restore::{NETWORK, RESTORE_LOG, RESTORE_PID, Restore, restore};
 
 use crate::container::{CgroupLayout, sysctl_path};
 use crate::error::{Error, Result};

@@ -281,6 +281,9 @@ pub struct DeviceRequest {
 /// A container that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ContainerConfig {
+    /// The archive of a checkpoint to go on from, instead of the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_from: Option<String>,
     /// Container name.
     pub name: String,
     /// How often this container was made before.

@@ -51,6 +51,8 @@ pub struct Config {
     pub streaming: Streaming,
     /// Networks.
     pub network: Network,
+    /// Checkpoints.
+    pub checkpoint: Checkpoint,
     /// Runtime handlers, by their names.
     pub runtimes: BTreeMap<String, Runtime>,
     /// What the daemon counts about itself.
@@ -176,6 +178,20 @@ pub struct Cni {
     pub plugin_seconds: NonZeroU16,
 }
 
+/// Checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoint {
+    /// CRIU's program.
+    pub criu: PathBuf,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { criu: "/usr/sbin/criu".into() }
+    }
+}
+
 /// The built-in bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -201,6 +217,7 @@ impl Default for Config {
             device: Device::default(),
             streaming: Streaming::default(),
             network: Network::default(),
+            checkpoint: Checkpoint::default(),
             runtimes: BTreeMap::new(),
             metrics: Metrics::default(),
         }
@@ -277,6 +294,7 @@ impl Config {
             ("socket", &self.socket),
             ("shim", &self.shim),
             ("log_dir", &self.log_dir),
+            ("checkpoint.criu", &self.checkpoint.criu),
         ];
         for (key, path) in paths {
             if !path.is_absolute() {

@@ -2,6 +2,7 @@
 //!
 //! What is not here answers UNIMPLEMENTED, by the generated trait.
 
+mod checkpoint;
 mod cni;
 mod containers;
 mod events;
@@ -94,6 +95,9 @@ serve! {
             UpdatePodSandboxResourcesRequest => UpdatePodSandboxResourcesResponse;
         reopen_container_log: ReopenContainerLogRequest => ReopenContainerLogResponse;
         exec_sync: ExecSyncRequest => ExecSyncResponse;
+        checkpoint_container: CheckpointContainerRequest => CheckpointContainerResponse;
+        checkpoint_pod: CheckpointPodRequest => CheckpointPodResponse;
+        restore_pod: RestorePodRequest => RestorePodResponse;
         container_stats: ContainerStatsRequest => ContainerStatsResponse;
         list_container_stats: ListContainerStatsRequest => ListContainerStatsResponse;
         pod_sandbox_stats: PodSandboxStatsRequest => PodSandboxStatsResponse;

@@ -23,6 +23,7 @@ pub fn from_cri(config: Option<cri::ContainerConfig>) -> Result<ContainerConfig>
     }
     let linux = config.linux.unwrap_or_default();
     Ok(ContainerConfig {
+        restore_from: None,
         name: metadata.name,
         attempt: metadata.attempt,
         image: image.image,

@@ -2,6 +2,7 @@
 //! puts processes into it and kills them.
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -275,6 +276,28 @@ impl Group {
             pause = (pause * 2).min(Duration::from_millis(10));
         }
         Ok(())
+    }
+
+    /// The directory through which others can stop the group's processes.
+    pub fn freezer_path(&self) -> Result<PathBuf> {
+        let freezer = self.freezer().map_or_else(|| self.unified(), Ok)?;
+        Ok(freezer.path().to_owned())
+    }
+
+    /// The group's directory in the hierarchy that lies at `name` below the
+    /// host's /sys/fs/cgroup; an empty name is the unified one of a host that
+    /// has no other.
+    pub fn directory_at(&self, name: &str) -> Option<PathBuf> {
+        if name.is_empty() {
+            return self.unified().ok().map(|unified| unified.path().to_owned());
+        }
+        let named = |mount: &Path| mount.file_name().is_some_and(|there| there == name);
+        let old = self.hierarchies.v1.iter().find(|old| named(&old.mount));
+        match old {
+            Some(old) => Some(self.old(old).path().to_owned()),
+            None if name == "unified" => self.directory_at(""),
+            None => None,
+        }
     }
 
     /// What the group used, and its limits, as far as this machine counts them.

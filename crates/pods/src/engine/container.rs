@@ -182,7 +182,8 @@ impl Inner {
         );
         let Prepared { plan, resources, user } = prepared?;
         let (log, group) = (log?, group?);
-        let delegated = self.oci_runtime(container)?.is_some();
+        let restored = container.config.restore_from.is_some();
+        let delegated = self.oci_runtime(container)?.is_some() && !restored;
         let entry = blocking(move || {
             group.set(&resources)?;
             let entry = group.entry()?;

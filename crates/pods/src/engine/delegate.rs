@@ -52,6 +52,14 @@ impl Inner {
         Ok(self.handler_of(&container.sandbox)?.oci())
     }
 
+    /// The directory on which stages are mounted: in the mount namespaces of
+    /// those who need one.
+    pub(super) fn stage(&self) -> Result<PathBuf> {
+        let stage = self.config.state_dir.join("stage");
+        make_dir(&stage.join(STAGED_ROOT), PASSABLE)?;
+        Ok(stage)
+    }
+
     fn bundle(&self, container: &Container) -> PathBuf {
         self.journal.container_dir(&container.sandbox.id, &container.id)
     }
@@ -68,7 +76,7 @@ impl Inner {
         pod: PodFds,
     ) -> Result<Plan> {
         let bundle = self.bundle(container);
-        let mut fds = Descriptors(vec![root]);
+        let mut fds = Descriptors::new(root);
         let mut binds = Vec::new();
         let shm = self.shm_name(container);
         for source in staged_sources(spec) {
@@ -98,12 +106,11 @@ impl Inner {
             directory,
             console,
         };
-        let stage = self.config.state_dir.join("stage");
-        make_dir(&stage.join(STAGED_ROOT), PASSABLE)?;
+        let stage = self.stage()?;
         let staged = Staged {
             stage: &stage.display().to_string(),
             fd_count: fds.count()?,
-            root: FdIndex(0),
+            root: Descriptors::ROOT,
             binds: &binds,
             namespaces: &namespaces,
         };
@@ -127,10 +134,7 @@ impl Inner {
         for file in files.all() {
             remove(&bundle.join(file))?;
         }
-        let directory = std::fs::File::open(bundle).map_err(|error| {
-            Error::internal(format!("unable to open {}: {error}", bundle.display()))
-        })?;
-        let directory = fds.push(directory.into());
+        let directory = fds.push(super::restore::open_directory(bundle)?);
         let console = if terminal {
             Some(fds.push(fdpass::listen_stream(&bundle.join(&files.console))?))
         } else {
@@ -179,7 +183,7 @@ impl Inner {
     }
 
     /// The pod's /dev/shm, which is in the mount namespace of its shim.
-    fn shim_shm(&self, sandbox: &Sandbox) -> Result<OwnedFd> {
+    pub(super) fn shim_shm(&self, sandbox: &Sandbox) -> Result<OwnedFd> {
         let shim = sandbox.record.borrow().shim_pid;
         let shim = shim.ok_or_else(|| Error::internal("the sandbox has no shim"))?;
         let mounts = ns::of_process(shim, NamespaceKind::Mount)?;
@@ -302,16 +306,27 @@ impl Inner {
     }
 }
 
-/// Descriptors that a plan refers to, in their order.
-struct Descriptors(Vec<OwnedFd>);
+/// Descriptors that a plan refers to, in their order: the root first.
+pub(super) struct Descriptors(Vec<OwnedFd>);
 
 impl Descriptors {
-    fn push(&mut self, fd: OwnedFd) -> FdIndex {
+    /// The first.
+    pub(super) const ROOT: FdIndex = FdIndex(0);
+
+    pub(super) fn new(root: OwnedFd) -> Self {
+        Self(vec![root])
+    }
+
+    pub(super) fn into_inner(self) -> Vec<OwnedFd> {
+        self.0
+    }
+
+    pub(super) fn push(&mut self, fd: OwnedFd) -> FdIndex {
         self.0.push(fd);
         FdIndex((self.0.len() - 1) as u16)
     }
 
-    fn count(&self) -> Result<u16> {
+    pub(super) fn count(&self) -> Result<u16> {
         super::prepare::check_fds(&self.0)?;
         Ok(self.0.len() as u16)
     }

@@ -64,6 +64,9 @@ impl Inner {
             Reply::Running { pid, at_ns } => {
                 self.container_runs(container, pid, at_ns)?;
                 container.forget_plan();
+                if container.config.restore_from.is_some() {
+                    self.name_pod_again(container).await?;
+                }
                 Ok(())
             }
             Reply::Refused(Refusal::Launch(failure)) => {
@@ -77,6 +80,9 @@ impl Inner {
     /// Why a launch failed, as a sentence.
     pub(super) fn failure_text(&self, container: &Container, failure: LaunchFailure) -> String {
         if failure.step == LaunchFailure::RUNTIME {
+            if container.config.restore_from.is_some() {
+                return self.restore_failure(container, failure);
+            }
             return self.runtime_failure(container, CREATE, failure);
         }
         match container.plan() {

@@ -6,6 +6,7 @@
 //! | `namespaces`, `files`, `init` | parts of that |
 //! | `container`, `prepare`, `volumes`, `cdi`, `launch` | making and starting a container |
 //! | `delegate` | containers that another OCI runtime makes |
+//! | `checkpoint`, `restore` | containers frozen into archives, and pods made of them |
 //! | `exec` | processes in running containers |
 //! | `attach`, `forward` | clients of running containers, and of their ports |
 //! | `teardown` | stop, remove, undo |
@@ -18,6 +19,7 @@
 
 mod attach;
 mod cdi;
+mod checkpoint;
 mod container;
 mod delegate;
 mod devices;
@@ -33,6 +35,7 @@ mod namespaces;
 mod node;
 mod prepare;
 mod recover;
+mod restore;
 mod sandbox;
 mod shims;
 mod solo;
@@ -99,6 +102,8 @@ pub struct EngineConfig {
     pub log_dir: PathBuf,
     /// Who connects the pods of CRI (namespace `k8s.io`).
     pub cri_network: NetworkProvider,
+    /// CRIU's program, for checkpoints.
+    pub criu: PathBuf,
     /// Runtime handlers beside our own.
     pub runtimes: Vec<RuntimeSettings>,
 }
@@ -383,6 +388,50 @@ impl Engine {
     ) -> Result<()> {
         let container = self.inner.table.find_container(ns, id)?;
         self.inner.resize(&container, exec, rows, columns).await
+    }
+
+    /// Writes a running container into an archive; it goes on.
+    pub async fn checkpoint_container(
+        &self,
+        ns: &Namespace,
+        id: &str,
+        location: &str,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
+        let container = self.inner.table.find_container(ns, id)?;
+        let location = restore::location(location)?;
+        let inner = self.inner.clone();
+        detached(async move { inner.checkpoint_container(&container, location, timeout).await })
+            .await
+    }
+
+    /// Writes the containers of a pod, which must be all that run, into an
+    /// empty directory; they go on.
+    pub async fn checkpoint_pod(
+        &self,
+        ns: &Namespace,
+        id: &str,
+        output: &str,
+        containers: Vec<String>,
+    ) -> Result<()> {
+        let sandbox = self.inner.table.find_sandbox(ns, id)?;
+        let output = restore::location(output)?;
+        let inner = self.inner.clone();
+        detached(async move { inner.checkpoint_pod(&sandbox, output, &containers).await }).await
+    }
+
+    /// Makes a pod of what [`Engine::checkpoint_pod`] wrote: its id, and those
+    /// of its containers by their names. They go on when they are started.
+    pub async fn restore_pod(
+        &self,
+        ns: &Namespace,
+        from: &str,
+        sandbox: SandboxConfig,
+        containers: Vec<ContainerConfig>,
+    ) -> Result<(SandboxId, Vec<(String, ContainerId)>)> {
+        let from = restore::location(from)?;
+        let (inner, ns) = (self.inner.clone(), ns.clone());
+        detached(async move { inner.restore_pod(&ns, &from, sandbox, containers).await }).await
     }
 
     /// Writes a running container's log to a new file at the same path.

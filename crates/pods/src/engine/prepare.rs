@@ -90,6 +90,9 @@ impl Inner {
     }
 
     fn prepare_now(&self, container: &Container, image: &Image, pod: PodFds) -> Result<Prepared> {
+        if let Some(archive) = &container.config.restore_from {
+            self.unpack_checkpoint(container, archive)?;
+        }
         let (root, volumes) = self.filesystems(container, &pod)?;
         let user = resolve_in(&root, container, image)?;
         let mut spec = self.oci_spec(container, image, &user)?;
@@ -101,6 +104,9 @@ impl Inner {
             linux.sysctl.clear();
         }
         let plan = match self.oci_runtime(container)? {
+            _ if container.config.restore_from.is_some() => {
+                self.plan_restore(container, &spec, root, volumes, pod)?
+            }
             None => self.lower(container, &spec, root, volumes, pod)?,
             Some(runtime) => self.delegate(&runtime, container, &spec, root, volumes, pod)?,
         };

@@ -321,9 +321,8 @@ impl Inner {
                 }
                 ContainerState::Removing => self.remove_container(&container).await,
                 ContainerState::Exited => self.remove_container_cgroup(&container).await,
-                ContainerState::Created | ContainerState::Starting | ContainerState::Running => {
-                    Ok(())
-                }
+                ContainerState::Running => self.go_on(&container).await,
+                ContainerState::Created | ContainerState::Starting => Ok(()),
             };
             if let Err(error) = outcome {
                 tracing::error!(container = %container.id, %error, "unable to take up a container");

@@ -128,7 +128,8 @@ fn there_and_back() {
 #[test]
 fn a_delegate_names_its_file_and_no_other() {
     let written = |pid_file, console| {
-        let delegate = Delegate { directory: FdIndex(0), pid_file, console, timeout_ms: 9 };
+        let delegate =
+            Delegate { directory: FdIndex(0), pid_file, console, inherit: console, timeout_ms: 9 };
         let header = Header { fd_count: 2, delegate: Some(delegate), ..Header::default() };
         let mut builder = PlanBuilder::new(&header);
         builder.step(&Step::Init);

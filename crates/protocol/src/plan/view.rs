@@ -137,12 +137,16 @@ fn read_delegate<'a>(reader: &mut Reader<'a>, fd_count: u16) -> Option<Option<De
     let known = |fd: FdIndex| (fd.0 < fd_count).then_some(fd);
     let directory = known(reader.fd()?)?;
     let pid_file = reader.text()?;
-    let console = if reader.bool()? { Some(known(reader.fd()?)?) } else { None };
+    let optional = |reader: &mut Reader<'a>| {
+        Some(if reader.bool()? { Some(known(reader.fd()?)?) } else { None })
+    };
+    let (console, inherit) = (optional(reader)?, optional(reader)?);
     // A name, and no way out of the directory.
     if pid_file.is_empty() || pid_file.to_bytes().contains(&b'/') {
         return None;
     }
-    Some(Some(Delegate { directory, pid_file, console, timeout_ms: reader.u32()? }))
+    let timeout_ms = reader.u32()?;
+    Some(Some(Delegate { directory, pid_file, console, inherit, timeout_ms }))
 }
 
 /// The hooks of a plan.

@@ -83,9 +83,11 @@ impl PlanBuilder {
         if let Some(delegate) = header.delegate {
             bytes.u16(delegate.directory.0);
             bytes.text(delegate.pid_file);
-            bytes.u8(u8::from(delegate.console.is_some()));
-            if let Some(console) = delegate.console {
-                bytes.u16(console.0);
+            for fd in [delegate.console, delegate.inherit] {
+                bytes.u8(u8::from(fd.is_some()));
+                if let Some(fd) = fd {
+                    bytes.u16(fd.0);
+                }
             }
             bytes.u32(delegate.timeout_ms);
         }

@@ -24,7 +24,7 @@ use crate::oci::{Linux, NamespaceType, Process, Root, Spec};
 pub const STAGED_ROOT: &str = "root";
 
 /// What runtimes and the hooks that they run find their helpers by.
-const ENVIRONMENT: [&str; 1] =
+pub(super) const ENVIRONMENT: [&str; 1] =
     ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
 
 /// The version that old runtimes take, too: what later ones brought for mounts
@@ -171,6 +171,7 @@ fn begin(call: &RuntimeCall<'_>, pid_file: &CString, terminal: bool, fd_count: u
         directory: call.directory,
         pid_file,
         console: call.console.filter(|_| terminal),
+        inherit: None,
         timeout_ms: call.timeout_ms,
     };
     Plan {
@@ -200,7 +201,7 @@ fn start_hook(builder: &mut PlanBuilder, call: &RuntimeCall<'_>) -> Result<()> {
     Ok(())
 }
 
-fn make_stage(plan: &mut Plan, stage: &str) -> Result<()> {
+pub(super) fn make_stage(plan: &mut Plan, stage: &str) -> Result<()> {
     let target = c_text("stage", stage)?;
     // Root of a user namespace has to get through.
     let options = CStrings::new(["mode=755", "size=1m"]).map_err(plan_error)?;
@@ -215,7 +216,12 @@ fn make_stage(plan: &mut Plan, stage: &str) -> Result<()> {
     Ok(())
 }
 
-fn put(plan: &mut Plan, fd: FdIndex, path: &str, attributes: MountAttributes) -> Result<()> {
+pub(super) fn put(
+    plan: &mut Plan,
+    fd: FdIndex,
+    path: &str,
+    attributes: MountAttributes,
+) -> Result<()> {
     let target = c_text("stage", path)?;
     plan.step(Step::MountFd {
         fd,

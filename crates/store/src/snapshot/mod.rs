@@ -5,7 +5,9 @@ mod meter;
 mod overlay;
 mod usage;
 
+use std::io::{Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use corten_base::{ContainerId, Digest};
@@ -68,6 +70,18 @@ pub trait Snapshotter: Send + Sync {
     /// are followed inside the image, and what is not there is
     /// [`crate::Error::NotFound`]. Somebody else keeps the layers.
     fn view(&self, layers: &[Digest], sub_path: &str, how: MountAs<'_>) -> Result<OwnedFd>;
+
+    /// Writes what a container has written, as the archive of a layer above its
+    /// own. It must not go on writing.
+    fn write_changes(&self, id: &ContainerId, out: &mut dyn Write) -> Result<()>;
+
+    /// A directory beside the files of a snapshot, which goes with it; made when
+    /// it is first asked for.
+    fn side(&self, id: &ContainerId) -> Result<PathBuf>;
+
+    /// Gives a new snapshot what another container had written. It must not be
+    /// mounted: [`Snapshotter::remount`] follows.
+    fn read_changes(&self, id: &ContainerId, archive: &mut dyn Read) -> Result<()>;
 
     /// Forgets a snapshot; its files are deleted in the background. What is
     /// not there is removed already.

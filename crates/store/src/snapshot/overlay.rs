@@ -4,6 +4,7 @@
 //! snapshots/<id>/snapshot   the boot it was written in, and its layers, bottom first
 //! snapshots/<id>/upper      what the container has written
 //! snapshots/<id>/work       the kernel's
+//! snapshots/<id>/side       what else belongs to the container, if anything
 //! ```
 //!
 //! Overlay itself cannot be idmapped. For a user namespace the directory of
@@ -11,6 +12,7 @@
 //! that clone, and the upper belongs to the user that is root inside.
 
 use std::collections::HashMap;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +30,7 @@ use super::meter::{Measured, Meter};
 use super::{Idmap, MountAs, Snapshot, Snapshotter};
 use crate::error::{Error, IoContext, Result};
 use crate::layer::{Layers, Lease};
+use crate::tar;
 use crate::trash::Trash;
 
 const MAGIC: &str = "corten-snapshot 1";
@@ -298,6 +301,25 @@ impl Snapshotter for Overlayfs {
         self.trash.discard(&work)?;
         std::fs::create_dir(&work).doing("create", || work.display().to_string())?;
         self.mount(&path, &layers, how)
+    }
+
+    fn write_changes(&self, id: &ContainerId, out: &mut dyn Write) -> Result<()> {
+        tar::pack(&self.path(id).join("upper"), &[], out).map(drop)
+    }
+
+    fn side(&self, id: &ContainerId) -> Result<PathBuf> {
+        let side = self.path(id).join("side");
+        match std::fs::create_dir(&side) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(error).doing("create", || side.display().to_string())
+            }
+            Ok(()) | Err(_) => Ok(side),
+        }
+    }
+
+    fn read_changes(&self, id: &ContainerId, archive: &mut dyn Read) -> Result<()> {
+        let upper = self.path(id).join("upper");
+        tar::extract(archive, &upper, &tar::Limits::default()).map(drop)
     }
 
     fn view(&self, layers: &[Digest], sub_path: &str, how: MountAs<'_>) -> Result<OwnedFd> {
