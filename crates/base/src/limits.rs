@@ -158,6 +158,14 @@ pub const LOG_TAIL_LINES_MAX: u32 = 1 << 20;
 pub const CDI_FILE_BYTES_MAX: usize = 4 << 20;
 /// CDI files that are read of one directory.
 pub const CDI_FILES_MAX: usize = 1024;
+/// Bytes of the list of AppArmor profiles that are read.
+pub const APPARMOR_LIST_BYTES_MAX: u64 = 4 << 20;
+/// Files of one mount that get an SELinux label.
+pub const RELABEL_ENTRIES_MAX: u64 = 4 << 20;
+/// Directories in one another, of which all get an SELinux label.
+pub const RELABEL_DEPTH_MAX: usize = 256;
+/// Bytes of an SELinux label.
+pub const SELINUX_LABEL_BYTES_MAX: usize = 1024;
 /// Bytes of a seccomp profile in a file.
 pub const SECCOMP_PROFILE_BYTES_MAX: usize = 1 << 20;
 

@@ -182,6 +182,8 @@ fn option_string(overlay: &Overlay<'_>) -> Result<CString> {
     }
     for (key, value) in overlay.options {
         options += &match value {
+            // A label holds commas.
+            Some(value) if value.contains(',') => format!(",{key}=\"{value}\""),
             Some(value) => format!(",{key}={value}"),
             None => format!(",{key}"),
         };

@@ -52,6 +52,10 @@ pub struct SandboxRecord {
     pub attachment: Option<Attachment>,
     /// The pinned network namespace, unless the host's.
     pub netns: Option<PathBuf>,
+    /// The SELinux level that keeps it apart from other pods; empty where
+    /// SELinux is off.
+    #[serde(default)]
+    pub selinux_level: String,
     /// Limits of the whole pod as they are now.
     #[serde(default)]
     pub resources: Resources,

@@ -69,6 +69,8 @@ pub enum Request {
         shm_uid: u32,
         /// Likewise the group.
         shm_gid: u32,
+        /// SELinux label of /dev/shm; empty for none.
+        shm_label: String,
     },
     /// Ask for the pod's namespaces again; the reply brings the descriptors.
     Namespaces,

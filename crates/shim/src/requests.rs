@@ -50,8 +50,8 @@ impl Shim {
     fn perform(&mut self, asker: Asker, request: Request, fds: Vec<OwnedFd>) -> Answer {
         match request {
             Request::Hello { version } => Ok(Some(Reply::Hello { version: version.min(VERSION) })),
-            Request::Sandbox { namespaces, shm_bytes, shm_uid, shm_gid } => {
-                self.set_up_pod(namespaces, fds, shm_bytes, [shm_uid, shm_gid])
+            Request::Sandbox { namespaces, shm_bytes, shm_uid, shm_gid, shm_label } => {
+                self.set_up_pod(namespaces, fds, shm_bytes, [shm_uid, shm_gid], &shm_label)
             }
             Request::Namespaces => self.give_namespaces(asker),
             Request::Create { container, stdio, cgroup } => {
@@ -102,6 +102,7 @@ impl Shim {
         fds: Vec<OwnedFd>,
         shm_bytes: u64,
         owner: [u32; 2],
+        label: &str,
     ) -> Answer {
         if self.namespaces.is_some() {
             return Err(Refusal::Exists);
@@ -110,7 +111,7 @@ impl Shim {
             return Err(Refusal::Malformed);
         }
         if shm_bytes > 0 {
-            mount_shm(shm_bytes, owner)
+            mount_shm(shm_bytes, owner, label)
                 .map_err(|error| Refusal::System { errno: error.errno.raw_os_error() })?;
         }
         self.namespaces = Some((namespaces, fds));
@@ -294,10 +295,12 @@ struct Exec {
 }
 
 /// The pod's /dev/shm: a tmpfs that only the shim and the containers see.
-fn mount_shm(bytes: u64, [uid, gid]: [u32; 2]) -> corten_kernel::Result<()> {
+fn mount_shm(bytes: u64, [uid, gid]: [u32; 2], label: &str) -> corten_kernel::Result<()> {
     let [size, uid, gid] = [bytes.to_string(), uid.to_string(), gid.to_string()];
     let options =
         [("source", "shm"), ("mode", "1777"), ("size", &size), ("uid", &uid), ("gid", &gid)];
+    let options = options.into_iter().chain((!label.is_empty()).then_some(("context", label)));
+    let options: Vec<(&str, &str)> = options.collect();
     let set = mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV | mount::MOUNT_ATTR_NOEXEC;
     let attributes = MountAttributes { set, ..MountAttributes::default() };
     let shm = mount::new_filesystem("tmpfs", &options, attributes)?;

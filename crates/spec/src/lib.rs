@@ -1,6 +1,7 @@
 //! The pure heart: what was asked for, the image and the node policy in; an OCI runtime spec, and from it a launch plan, out.
 #![forbid(unsafe_code)]
 
+pub mod apparmor;
 pub mod capabilities;
 pub mod cdi;
 pub mod container;
@@ -10,6 +11,7 @@ pub mod lower;
 pub mod oci;
 pub mod request;
 pub mod seccomp;
+pub mod selinux;
 pub mod signal;
 mod update;
 pub mod user;

@@ -10,7 +10,8 @@ use super::namespaces::host_root;
 use crate::error::{Error, Result};
 
 /// Writes them into the sandbox's directory.
-pub fn write(dir: &Path, config: &SandboxConfig) -> Result<()> {
+/// `label` is theirs for SELinux; empty where that is off.
+pub fn write(dir: &Path, config: &SandboxConfig, label: &str) -> Result<()> {
     let resolv_conf = match &config.dns {
         Some(dns) => files::resolv_conf(dns).map_err(invalid)?,
         // A node without one has no name resolution to pass on.
@@ -33,6 +34,9 @@ pub fn write(dir: &Path, config: &SandboxConfig) -> Result<()> {
         std::fs::write(&path, text).and_then(|()| chown(&path, owner.0, owner.1)).map_err(
             |error| Error::internal(format!("unable to write {}: {error}", path.display())),
         )?;
+        if !label.is_empty() {
+            super::selinux::relabel(&path, label)?;
+        }
     }
     Ok(())
 }

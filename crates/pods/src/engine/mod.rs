@@ -17,6 +17,7 @@
 //! | `lists` | views |
 //! | `stats` | what is used |
 
+mod apparmor;
 mod attach;
 mod cdi;
 mod checkpoint;
@@ -37,6 +38,7 @@ mod prepare;
 mod recover;
 mod restore;
 mod sandbox;
+mod selinux;
 mod shims;
 mod solo;
 mod stats;
@@ -126,6 +128,8 @@ struct Inner {
     cgroups: Arc<Cgroups>,
     shims: Arc<ShimProgram>,
     node: node::Node,
+    /// None where it is off.
+    selinux: Option<selinux::Selinux>,
     runtimes: Runtimes,
     journal: Journal,
     table: Table,
@@ -159,10 +163,14 @@ impl Engine {
         let events_path = config.state_dir.join("events");
         let journal = Journal::open(&config.state_dir, store.clone())?;
         let (news, receiver) = mpsc::unbounded_channel();
+        let mut node = node::Node::probe(&cgroups);
+        node.policy.apparmor_default =
+            apparmor::load_default(&node.policy, &config.state_dir).await;
         let inner = Arc::new(Inner {
             boot_id: node::boot_id()?,
             namespaces: NamespacePool::new(config.state_dir.join("netns")),
-            node: node::Node::probe(&cgroups),
+            node,
+            selinux: selinux::Selinux::probe(),
             shims: Arc::new(shims),
             table: Table::default(),
             runtimes: Runtimes::probe(config.runtimes.clone()).await,

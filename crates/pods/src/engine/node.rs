@@ -28,8 +28,7 @@ impl Node {
         let policy = NodePolicy::new(bounding_set(), nofile, layout);
         Self {
             policy: NodePolicy {
-                apparmor: std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
-                    .is_ok_and(|text| text.starts_with('Y')),
+                apparmor: super::apparmor::is_on(),
                 kernel: kernel_version(),
                 host_devices: super::devices::all(),
                 ..policy

@@ -17,7 +17,7 @@ use corten_kernel::rooted::Root;
 use corten_kernel::{Errno, cgroup, mount, ns};
 use corten_protocol::frame::{PodNamespaces, Reply, Request};
 use corten_spec::container::{
-    ContainerInput, ExecRequest as SpecExec, ImageSettings, MountFact, NamespacePaths,
+    ContainerInput, ExecRequest as SpecExec, ImageSettings, Labels, MountFact, NamespacePaths,
     SandboxFiles, container_spec, exec_process,
 };
 use corten_spec::request::{ContainerConfig, MountPropagation, NamespaceMode, Profile, RunAs};
@@ -28,6 +28,7 @@ use corten_spec::{
 use corten_store::{Idmap, MountAs};
 use rustix::fs::OFlags;
 
+use super::apparmor;
 use super::launch::Plan;
 use super::volumes::Volumes;
 use super::{Inner, blocking};
@@ -93,9 +94,13 @@ impl Inner {
         if let Some(archive) = &container.config.restore_from {
             self.unpack_checkpoint(container, archive)?;
         }
-        let (root, volumes) = self.filesystems(container, &pod)?;
+        apparmor::check(&self.node.policy, container.config.security.apparmor.as_ref())?;
+        let labels = self.labels(container)?;
+        self.relabel(container, labels.as_ref())?;
+        let label = labels.as_ref().map_or("", |labels| &labels.mount);
+        let (root, volumes) = self.filesystems(container, &pod, label)?;
         let user = resolve_in(&root, container, image)?;
-        let mut spec = self.oci_spec(container, image, &user)?;
+        let mut spec = self.oci_spec(container, image, &user, labels)?;
         self.add_cdi_devices(&container.config, &mut spec)?;
         self.save_spec(container, &spec)?;
         let resources = cgroup_resources(&spec.linux.clone().unwrap_or_default());
@@ -278,7 +283,12 @@ fn id_maps(mappings: &[oci::LinuxIdMapping]) -> Vec<ns::IdMap> {
 
 impl Inner {
     /// The root filesystem, and the images that are mounted in it.
-    fn filesystems(&self, container: &Container, pod: &PodFds) -> Result<(OwnedFd, Volumes)> {
+    fn filesystems(
+        &self,
+        container: &Container,
+        pod: &PodFds,
+        label: &str,
+    ) -> Result<(OwnedFd, Volumes)> {
         let user = container.sandbox.config.namespaces.user.as_ref();
         let idmap = match (user, &pod.user) {
             (Some(user), Some(userns)) => Some(Idmap {
@@ -289,7 +299,7 @@ impl Inner {
             (Some(_), None) => return Err(Error::internal("the shim has no user namespace")),
             (None, _) => None,
         };
-        let how = MountAs { idmap: idmap.as_ref(), label: "" };
+        let how = MountAs { idmap: idmap.as_ref(), label };
         let layers = container.record.borrow().layers.clone();
         let snapshots = self.store.snapshotter();
         let snapshot = match snapshots.prepare(&container.id, &layers, how) {
@@ -342,6 +352,7 @@ impl Inner {
         container: &Container,
         image: &Image,
         user: &ResolvedUser,
+        labels: Option<Labels>,
     ) -> Result<oci::Spec> {
         let sandbox = &container.sandbox;
         let config = &container.config;
@@ -379,7 +390,7 @@ impl Inner {
             mounts: &mounts,
             devices: &devices,
             seccomp_profile: profile.as_deref(),
-            labels: None,
+            labels,
             pod_annotations: &handler.settings.pod_annotations,
             container_annotations: &handler.settings.container_annotations,
         })

@@ -148,6 +148,7 @@ impl Inner {
     }
 
     fn enter_sandbox(&self, record: SandboxRecord) {
+        self.keep_level(&record.selinux_level);
         let sandbox = Arc::new(Sandbox {
             id: record.id.clone(),
             namespace: record.namespace.clone(),

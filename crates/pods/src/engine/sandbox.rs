@@ -84,6 +84,7 @@ impl Inner {
             network_intended: false,
             attachment: None,
             netns: None,
+            selinux_level: String::new(),
             resources: config.resources.clone(),
             overhead: config.overhead.clone(),
         };
@@ -124,7 +125,9 @@ impl Inner {
         self.journal.make_sandbox_dir(&sandbox.id)?;
         let host_network = sandbox.config.namespaces.network == NamespaceMode::Node;
         let networked = !host_network && !sandbox.config.network_isolated;
+        let selinux_level = self.choose_level(sandbox)?;
         self.change_sandbox(sandbox, |record| {
+            record.selinux_level = selinux_level;
             record.network_intended = networked;
             record.netns = (!host_network).then(|| self.namespaces.path(&sandbox.id));
         })?;
@@ -179,6 +182,7 @@ impl Inner {
             shm_bytes: self.shm_bytes(&sandbox.config),
             shm_uid: root.0,
             shm_gid: root.1,
+            shm_label: self.shared_label(sandbox),
         };
         expect_done("hand over the namespaces", shim.call(&request, &fds).await?.0)?;
         Ok(shim)
@@ -200,7 +204,8 @@ impl Inner {
     async fn write_sandbox_files(&self, sandbox: &Sandbox) -> Result<()> {
         let dir = self.journal.sandbox_dir(&sandbox.id);
         let config = sandbox.config.clone();
-        blocking(move || super::files::write(&dir, &config)).await
+        let label = self.shared_label(sandbox);
+        blocking(move || super::files::write(&dir, &config, &label)).await
     }
 
     /// Applies an event to a sandbox, and writes the new state down before

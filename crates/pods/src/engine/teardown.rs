@@ -114,6 +114,7 @@ impl Inner {
         blocking(move || journal.forget_sandbox(&id)).await?;
         self.tell_sandbox_gone(sandbox);
         self.table.forget_sandbox(sandbox);
+        self.release_level(&sandbox.record.borrow().selinux_level);
         Ok(())
     }
 

@@ -53,6 +53,13 @@ impl Writer {
         self.u8(flags.iter().rev().fold(0, |byte, flag| byte << 1 | u8::from(*flag)));
     }
 
+    /// A text of less than 64 KiB.
+    pub(crate) fn text(&mut self, text: &str) {
+        debug_assert!(u16::try_from(text.len()).is_ok());
+        self.u16(text.len() as u16);
+        self.raw(text.as_bytes());
+    }
+
     /// An id as the 32 bytes that its text stands for.
     pub(crate) fn container(&mut self, id: &ContainerId) {
         let digit = |byte: u8| match byte {
@@ -125,6 +132,16 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn container(&mut self) -> Result<ContainerId, DecodeError> {
         Ok(ContainerId::from_random(self.array()?))
+    }
+
+    pub(crate) fn text(&mut self, bytes_max: usize) -> Result<String, DecodeError> {
+        let length = usize::from(self.u16()?);
+        let (text, rest) = self.rest.split_at_checked(length).ok_or(DecodeError::TooShort)?;
+        self.rest = rest;
+        match std::str::from_utf8(text) {
+            Ok(text) if length <= bytes_max => Ok(text.to_owned()),
+            Ok(_) | Err(_) => Err(DecodeError::Value("a text")),
+        }
     }
 
     pub(crate) fn optional<T>(

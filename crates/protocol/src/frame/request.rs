@@ -3,6 +3,7 @@
 use super::bytes::{Reader, Writer};
 use super::codec::{begin, open};
 use super::{Attached, CgroupFds, DecodeError, PodNamespaces, Request, Stdio, Target};
+use corten_base::limits::SELINUX_LABEL_BYTES_MAX;
 
 const HELLO: u16 = 1;
 const SANDBOX: u16 = 2;
@@ -66,11 +67,12 @@ impl Request {
     fn write(&self, writer: &mut Writer) {
         match self {
             Self::Hello { version } => writer.u16(*version),
-            Self::Sandbox { namespaces, shm_bytes, shm_uid, shm_gid } => {
+            Self::Sandbox { namespaces, shm_bytes, shm_uid, shm_gid, shm_label } => {
                 namespaces.write(writer);
                 writer.u64(*shm_bytes);
                 writer.u32(*shm_uid);
                 writer.u32(*shm_gid);
+                writer.text(shm_label);
             }
             Self::Create { container, stdio, cgroup } => {
                 writer.container(container);
@@ -116,6 +118,7 @@ impl Request {
                 shm_bytes: reader.u64()?,
                 shm_uid: reader.u32()?,
                 shm_gid: reader.u32()?,
+                shm_label: reader.text(SELINUX_LABEL_BYTES_MAX)?,
             },
             NAMESPACES => Self::Namespaces,
             CREATE => Self::Create {

@@ -29,6 +29,7 @@ fn requests() -> Vec<Request> {
             shm_bytes: 64 << 20,
             shm_uid: 100_000,
             shm_gid: 200_000,
+            shm_label: "u:r:t:s0:c1,c2".into(),
         },
         Request::Namespaces,
         Request::Create { container: container.clone(), stdio, cgroup },

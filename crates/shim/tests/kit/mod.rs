@@ -129,7 +129,13 @@ impl Pod {
         let client = Client::connect(&dir.path().join("shim.sock"));
         let mut pod = Self { dir, client, shim, next_exec: 1, next_container: 1, reaped: false };
         let namespaces = PodNamespaces::default();
-        let sandbox = Request::Sandbox { namespaces, shm_bytes: 1 << 20, shm_uid: 0, shm_gid: 0 };
+        let sandbox = Request::Sandbox {
+            namespaces,
+            shm_bytes: 1 << 20,
+            shm_uid: 0,
+            shm_gid: 0,
+            shm_label: String::new(),
+        };
         assert_eq!(pod.client.call(&sandbox, &[]).0, Reply::Done);
         pod
     }

@@ -31,10 +31,16 @@ pub(super) fn seccomp(input: &ContainerInput<'_>, process: &Process) -> Result<O
 /// The AppArmor profile's name; empty for none.
 pub(super) fn apparmor(input: &ContainerInput<'_>) -> Result<String> {
     let policy = input.policy;
-    let default = || policy.apparmor_default.clone().unwrap_or_default();
+    let default = policy.apparmor_default.as_ref();
     match &input.container.security.apparmor {
         None if input.container.security.privileged => Ok(String::new()),
-        None | Some(Profile::RuntimeDefault) => Ok(default()),
+        Some(Profile::RuntimeDefault) if policy.apparmor && default.is_none() => {
+            Err(Error::Unavailable {
+                verb: "confine the container by our own AppArmor profile".into(),
+                reason: "it could not be loaded; the daemon's log says why",
+            })
+        }
+        None | Some(Profile::RuntimeDefault) => Ok(default.cloned().unwrap_or_default()),
         Some(Profile::Unconfined) if policy.apparmor => Ok("unconfined".into()),
         Some(Profile::Unconfined) => Ok(String::new()),
         Some(Profile::Localhost(name)) if policy.apparmor => Ok(name.clone()),

@@ -117,7 +117,7 @@ pub(super) fn all(
     let mut binds = input.binds.iter().copied();
     let mut later = Vec::new();
     for mount in &spec.mounts {
-        one(plan, mount, input, &mut binds, &mut later)?;
+        one(plan, mount, &linux.mount_label, input, &mut binds, &mut later)?;
     }
     if !has_foreign_dev(spec) {
         let in_user_namespace = linux.namespace(NamespaceType::User).is_some();
@@ -160,6 +160,7 @@ fn next(binds: &mut impl Iterator<Item = FdIndex>, what: &str) -> Result<FdIndex
 fn one(
     plan: &mut Plan,
     mount: &Mount,
+    label: &str,
     input: &LowerInput<'_>,
     binds: &mut impl Iterator<Item = FdIndex>,
     later: &mut Vec<(String, MountAttributes)>,
@@ -199,6 +200,10 @@ fn one(
             attributes: options.attributes,
         });
         return Ok(());
+    }
+    // Others have labels of their own, or share one filesystem with the host.
+    if !label.is_empty() && ["tmpfs", "devpts"].contains(&mount.kind.as_str()) {
+        options.data.push(format!("context={label}"));
     }
     if mount.destination == "/dev" && options.is_readonly() {
         later.push((mount.destination.clone(), options.attributes));

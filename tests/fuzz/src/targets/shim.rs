@@ -41,6 +41,7 @@ pub(super) fn frame_seeds() -> Vec<Vec<u8>> {
             shm_bytes: 64 << 20,
             shm_uid: 1,
             shm_gid: 2,
+            shm_label: "u:r:t:s0".into(),
         },
         Request::Create {
             container: container.clone(),
