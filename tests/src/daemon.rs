@@ -47,6 +47,14 @@ impl Daemon {
         self.process.id()
     }
 
+    /// How many sockets and pipes it has open.
+    pub fn streams(&self) -> usize {
+        let all = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");
+        let links = all.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        let is_stream = |text: &str| text.starts_with("socket:") || text.starts_with("pipe:");
+        links.filter(|link| is_stream(&link.to_string_lossy())).count()
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

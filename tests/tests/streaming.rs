@@ -224,7 +224,8 @@ fn clients_that_do_not_read_or_vanish() {
             scene.client.shell(&id, alive).await.is_empty().then_some(())
         })
         .await;
-        until("the descriptors are closed", async || (descriptors() <= before).then_some(())).await;
+        until("the descriptors are closed", async || (daemon.streams() <= before).then_some(()))
+            .await;
     });
 }
 
