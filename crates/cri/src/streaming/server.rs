@@ -68,6 +68,7 @@ async fn greet(socket: TcpStream, house: Arc<House>, permit: OwnedSemaphorePermi
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST)
+        .half_close(true)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     if let Ok(Err(error)) = tokio::time::timeout(2 * REQUEST, served).await {
