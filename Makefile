@@ -31,6 +31,10 @@ test: linker
 # Whole pods again and again: what fails once in a while, fails here.
 full: test
 	for round in 1 2 3; do cargo test -p corten-tests || exit 1; done
+	$(XTASK) conformance --handler runc
+	$(XTASK) conformance --handler runc --websocket --seed 1
+	$(XTASK) conformance --parallel 4 --seed 2
+	$(XTASK) conformance --parallel 4 --seed 3 --websocket
 	$(XTASK) kubelet
 	$(XTASK) fuzz
 	$(XTASK) bench

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{shell, tidy, vm};
+use crate::{conformance, shell, tidy, vm};
 
 /// Crates without C in their dependencies: checked for aarch64 also where
 /// there is no cross compiler for C.
@@ -44,6 +44,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
     step("tidy", &tidy_step);
     step("clippy", &|| one(shell::run(&mut clippy())));
     step("tests", &tests);
+    step("critest", &critest);
     step("aarch64", &|| one(aarch64()));
     if with_vm && std::env::consts::ARCH != "x86_64" {
         println!("== virtual machine: skipped, it is made for x86_64 alone");
@@ -72,6 +73,12 @@ fn tidy_step() -> Result<Tally> {
 
 fn clippy() -> std::process::Command {
     shell::cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+}
+
+/// All specs, over both kinds of streams.
+fn critest() -> Result<Tally> {
+    let found = conformance::run_at_once(&[&[], &["--websocket"]])?;
+    Ok(Tally { passed: found.passed, failed: found.failed })
 }
 
 /// All tests of the workspace. The programs are built first: tests of whole
