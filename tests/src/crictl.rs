@@ -80,13 +80,21 @@ impl Beside {
 
     /// The next line with this text.
     pub fn line(&self, wanted: &str) -> String {
+        let mut seen = Vec::new();
         loop {
             let line = self.lines.recv_timeout(PATIENCE);
-            let line = line.unwrap_or_else(|_| panic!("crictl never printed {wanted:?}"));
+            let line =
+                line.unwrap_or_else(|_| panic!("crictl never printed {wanted:?}, but {seen:?}"));
+            seen.push(line.clone());
             if line.contains(wanted) {
                 return line;
             }
         }
+    }
+
+    /// Whether it has printed a line; which is thrown away.
+    pub fn has_line(&self) -> bool {
+        self.lines.try_recv().is_ok()
     }
 
     /// All that is left, at its end, which must be a success.
@@ -100,12 +108,14 @@ impl Beside {
         rest.join("\n")
     }
 
-    /// Ends it as a user would. What it complained of.
-    pub fn kill(mut self) -> String {
+    /// Ends it as an impatient user would.
+    pub fn kill(self) {}
+}
+
+impl Drop for Beside {
+    /// Also when a test fails: nobody reads it any more.
+    fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let mut told = String::new();
-        let _ = self.child.stderr.take().expect("a pipe").read_to_string(&mut told);
-        told
     }
 }
