@@ -32,8 +32,8 @@ pub fn main(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Where the programs are, if somebody has built them already.
-const PROGRAMS: &str = "CORTEN_PROGRAMS";
+/// Names, by environment, where the programs are, if somebody has built them.
+pub const PROGRAMS: &str = "CORTEN_PROGRAMS";
 
 /// The directory with programs to test: those that somebody has built, else
 /// the quick variant, built now.
@@ -89,7 +89,7 @@ fn build_shim(variant: Variant) -> Result<PathBuf> {
 
 /// Puts a program in its place in one step: the old one may be running.
 fn install(from: &Path, to: &Path) -> Result<()> {
-    let fresh = to.with_extension("new");
+    let fresh = crate::tools::fresh(to);
     fs::copy(from, &fresh)
         .and_then(|_| fs::rename(&fresh, to))
         .with_context(|| format!("unable to copy {} to {}", from.display(), to.display()))

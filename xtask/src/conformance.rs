@@ -12,20 +12,22 @@ use crate::{build, images, shell, tools};
 
 /// The command. Without arguments, all specs over SPDY.
 pub fn main(arguments: &[String]) -> Result<()> {
-    let program = program()?;
-    shell::run(&mut shell::program(&program.display().to_string(), arguments))
+    let (program, programs) = prepare()?;
+    let mut run = shell::program(&program.display().to_string(), arguments);
+    shell::run(run.env(build::PROGRAMS, programs))
 }
 
-/// Builds everything that it needs, and the program that runs critest.
-pub fn program() -> Result<PathBuf> {
-    build::programs()?;
+/// Builds everything that it needs: the program that runs critest, and the
+/// directory with the programs under test.
+fn prepare() -> Result<(PathBuf, PathBuf)> {
+    let programs = build::programs()?;
     tools::critest()?;
     tools::ginkgo()?;
     images::busybox()?;
     images::nonewprivs()?;
     let program = ["--package", "corten-tests", "--bin", "corten-conformance"];
     shell::run(shell::cargo(["build", "--quiet"]).args(program))?;
-    Ok(shell::target().join("debug/corten-conformance"))
+    Ok((shell::target().join("debug/corten-conformance"), programs))
 }
 
 /// What [`run_at_once`] found.
@@ -40,11 +42,12 @@ pub struct Found {
 /// Several runs at the same time: critest waits most of the time. Each is a
 /// list of arguments, and is shown when it has ended.
 pub fn run_at_once(runs: &[&[&str]]) -> Result<Found> {
-    let program = program()?;
+    let (program, programs) = prepare()?;
     let command = program.display().to_string();
     let outputs: Vec<Output> = thread::scope(|scope| {
         let start = |arguments: &&[&str]| {
             let mut run = shell::program(&command, *arguments);
+            run.env(build::PROGRAMS, &programs);
             scope.spawn(move || run.output())
         };
         let running: Vec<_> = runs.iter().map(start).collect();
