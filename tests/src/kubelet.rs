@@ -247,7 +247,8 @@ impl Kubelet {
         self.may(probe).await.unwrap_or_else(|| panic!("waited in vain until {what}"))
     }
 
-    async fn may<T>(&self, probe: impl Fn(&Self) -> Option<T>) -> Option<T> {
+    /// Likewise, but it may not come.
+    pub async fn may<T>(&self, probe: impl Fn(&Self) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(found) = probe(self) {

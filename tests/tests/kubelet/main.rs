@@ -7,6 +7,7 @@ mod death;
 mod numbers;
 mod others;
 mod pods;
+mod port;
 mod probes;
 
 use corten_tests::kubelet::{Kubelet, Settings};
