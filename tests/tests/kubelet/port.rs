@@ -75,7 +75,7 @@ fn through_the_port(age: Age, wires: &'static [&'static [&'static str]]) {
             let path = exec("echo out; echo err >&2; exit 3", "&error=1");
             let ended = run_in_pod(kubelet, wire, &path, "");
             assert_eq!(ended, ("out".into(), "err".into(), Some(3)), "{wire:?}");
-            let path = exec("cat; echo end", "&input=1");
+            let path = exec("cat; echo end", "&input=1&error=1");
             let ended = run_in_pod(kubelet, &[wire, &["-stdin"][..]].concat(), &path, "a\nb\n");
             assert_eq!((&*ended.0, ended.2), ("a\nb\nend", Some(0)), "{wire:?}: {}", ended.1);
             let path = exec("test -t 0 && test -t 1 && echo terminal", "&input=1&tty=1");
@@ -83,7 +83,7 @@ fn through_the_port(age: Age, wires: &'static [&'static [&'static str]]) {
             let ended = run_in_pod(kubelet, &arguments, &path, "");
             assert_eq!((&*ended.0, ended.2), ("terminal", Some(0)), "{wire:?}: {}", ended.1);
 
-            let path = format!("/attach/default/echo-{NODE}/main?input=1&output=1");
+            let path = format!("/attach/default/echo-{NODE}/main?input=1&output=1&error=1");
             let arguments = [&["attach"][..], wire, &["-stdin"]].concat();
             let mut attached = Visit::start(kubelet, &arguments, &path, &[]);
             let stdin = attached.0.stdin.as_mut().expect("a pipe");
