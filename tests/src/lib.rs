@@ -20,6 +20,7 @@ pub mod machine;
 pub mod poll;
 pub mod scene;
 pub mod sweep;
+pub mod terminal;
 pub mod tool;
 pub mod tree;
 

@@ -55,6 +55,10 @@ pub enum Command {
     Logs(logs::Arguments),
     /// Run a command in a running container
     Exec(exec::Arguments),
+    /// See what a container says, and type to it
+    Attach(attach::Arguments),
+    /// Listen on this machine for ports inside of a container or pod
+    PortForward(port_forward::Arguments),
     /// Start containers that have ended
     Start(start::Arguments),
     /// Ask containers to end, and kill them when their time is up
@@ -96,7 +100,7 @@ impl Command {
     /// passed on, one that few commands use.
     pub fn failure_code(&self) -> u8 {
         match self {
-            Self::Run(_) | Self::Exec(_) => EXIT_OWN,
+            Self::Run(_) | Self::Exec(_) | Self::Attach(_) => EXIT_OWN,
             _ => 1,
         }
     }
@@ -164,7 +168,8 @@ fn refusal(error: &clap::Error, line: &[OsString]) -> Refusal {
         line.iter().skip(1).filter_map(|word| word.to_str()).find(|word| {
             Arguments::command().get_subcommands().any(|known| known.get_name() == *word)
         });
-    let code = if matches!(command, Some("run" | "exec")) { EXIT_OWN } else { EXIT_USAGE };
+    let code =
+        if matches!(command, Some("run" | "exec" | "attach")) { EXIT_OWN } else { EXIT_USAGE };
     let advice = match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) => {
             docker::advice(command.unwrap_or_default(), flag)
@@ -231,11 +236,9 @@ mod tests {
         for (line, advice) in [
             ("corten run --restart always redis", "systemd"),
             ("corten run --restart=always redis", "systemd"),
-            ("corten run -it busybox", "exec"),
-            ("corten run -t busybox sh", "exec"),
             ("corten run --mount type=bind,src=/a,dst=/b x", "-v"),
             ("corten run --gpus all x", "Kubernetes"),
-            ("corten exec -it web sh", "later"),
+            ("corten exec -d web sh", "background"),
         ] {
             let refusal = parsed(line).unwrap_err();
             assert!(refusal.text.contains("is not offered"), "{line}: {}", refusal.text);

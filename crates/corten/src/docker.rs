@@ -3,15 +3,14 @@
 /// What to do instead of a flag: (commands it belongs to, spellings, advice).
 type FlagAdvice = (&'static [&'static str], &'static [&'static str], &'static str);
 
-const INTERACTIVE: &str = "interactive use comes with a later release; until then run the container \
-                           with -d, and single commands with 'corten exec'";
-const INTERACTIVE_EXEC: &str =
-    "interactive use comes with a later release; commands run without a terminal and without input";
 const NO_VOLUMES: &str = "there are no named volumes: keep data in a directory, -v /srv/data:/data";
 
 const FLAGS: &[FlagAdvice] = &[
-    (&["run"], &["-i", "--interactive", "-t", "--tty", "-a", "--attach"], INTERACTIVE),
-    (&["exec"], &["-i", "--interactive", "-t", "--tty"], INTERACTIVE_EXEC),
+    (
+        &["run"],
+        &["-a", "--attach"],
+        "leave it out: without -d its output is ours, and with -i our stdin is its",
+    ),
     (
         &["exec"],
         &["-d", "--detach"],
@@ -144,7 +143,7 @@ const FLAGS: &[FlagAdvice] = &[
     (&["run"], &["--stop-timeout"], "give it when you stop: corten stop -t 30 NAME"),
     (
         &["run"],
-        &["--sig-proxy", "--detach-keys"],
+        &["--sig-proxy"],
         "Ctrl-C stops a container in the foreground; -d \
         runs it in the background",
     ),
@@ -179,12 +178,7 @@ const FLAGS: &[FlagAdvice] = &[
     (&["rm"], &["-v", "--volumes"], NO_VOLUMES),
     (&["rm"], &["-l", "--link"], "there are no links between containers"),
     (&["logs"], &["--until", "--details"], "leave it out"),
-    (
-        &["start"],
-        &["-a", "--attach", "-i", "--interactive"],
-        "start it, and follow it with \
-        'corten logs -f NAME'",
-    ),
+    (&["start"], &["-a", "--attach", "-i", "--interactive"], "start it, then 'corten attach NAME'"),
 ];
 
 const COMMANDS: &[(&str, &str)] = &[
@@ -195,7 +189,6 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     ("push", "write the image with 'corten save', and push it with skopeo"),
     ("login", "give the credentials when you pull: corten pull --username NAME --password-stdin"),
-    ("attach", "follow a container with 'corten logs -f'"),
     ("create", "'corten run -d' makes and starts it"),
     ("restart", "'corten stop' it, then 'corten start' it"),
     ("top", "'corten exec NAME ps' shows its processes"),

@@ -19,3 +19,9 @@ pub const NAME_ATTEMPTS_MAX: usize = 8;
 pub const CALLS_MAX: usize = 32;
 /// Characters of a command in a table.
 pub const COMMAND_CHARS_MAX: usize = 32;
+/// Bytes of input that are sent at once.
+pub const INPUT_BYTES: usize = 16 << 10;
+/// Pieces of input that wait for the daemon; then reading waits.
+pub const INPUTS_WAITING_MAX: usize = 4;
+/// Connections that are forwarded at the same time.
+pub const CONNECTIONS_MAX: usize = 256;

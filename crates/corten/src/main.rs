@@ -4,17 +4,24 @@
 //! from the daemon, what it does the daemon does.
 #![forbid(unsafe_code)]
 
-mod attach;
 mod cli;
 mod client;
 mod commands;
 mod docker;
 mod error;
+mod follow;
+mod foreground;
+mod interactive;
+mod keyboard;
 mod limits;
 mod names;
 mod output;
 mod parse;
 mod progress;
+mod session;
+mod signals;
+mod terminal;
+mod writer;
 
 use std::process::ExitCode;
 

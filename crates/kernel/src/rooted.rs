@@ -44,6 +44,12 @@ impl Root {
         self.resolve(path, flags, how)
     }
 
+    /// Like [`Root::open_in`], but goes on into other file systems: for the root
+    /// of a running container, with what is mounted in it.
+    pub fn open_across(&self, path: &[u8], flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
+        self.resolve(path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    }
+
     /// Opens what `path` names, refusing every link on the way (ELOOP) and
     /// everything that would leave the root (EXDEV).
     pub fn open_beneath(&self, path: &[u8], flags: OFlags) -> std::result::Result<OwnedFd, Errno> {

@@ -148,6 +148,8 @@ pub struct ExecRequest {
     pub command: Vec<String>,
     /// A terminal instead of pipes.
     pub terminal: bool,
+    /// The terminal's rows and columns from the beginning.
+    pub size: Option<(u16, u16)>,
     /// Keep stdin open.
     pub stdin: bool,
     /// More environment.

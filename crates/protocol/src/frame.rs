@@ -43,7 +43,7 @@ pub struct Stdio {
     pub log: bool,
     /// Hand the daemon its ends of the streams with the reply, in the order
     /// stdin, stdout, stderr (of those that there are; a terminal has one).
-    /// The shim keeps duplicates until the process has ended.
+    /// The shim keeps duplicates of the outputs until the process has ended.
     pub hand_over: bool,
 }
 

@@ -106,7 +106,7 @@ impl Shim {
         let process = &mut self.processes[index];
         let Some(starter) = process.starter.take() else { return };
         let fds = if process.stdio.hand_over {
-            process.streams.duplicates(process.stdio.terminal)
+            process.streams.hand_over(process.stdio.terminal)
         } else {
             Ok(Vec::new())
         };

@@ -133,14 +133,14 @@ impl Streams {
         self.outputs[stream as usize].as_mut()
     }
 
-    /// Duplicates for the daemon, in the order of [`Stdio::hand_over`].
-    pub fn duplicates(&self, terminal: bool) -> Result<Vec<OwnedFd>, Errno> {
+    /// What the daemon gets, in the order of [`Stdio::hand_over`]: stdin itself,
+    /// so that its end is the end of it, and duplicates of the outputs, so that
+    /// a daemon that dies kills no writer.
+    pub fn hand_over(&mut self, terminal: bool) -> Result<Vec<OwnedFd>, Errno> {
         let outputs = self.outputs.iter().flatten().filter(|output| !output.logged);
-        let stdin = self.stdin.iter().filter(|_| !terminal);
-        stdin
-            .chain(outputs.map(|output| &output.fd))
-            .map(|fd| fd.try_clone().map_err(|error| errno_of(&error)))
-            .collect()
+        let outputs = outputs.map(|output| output.fd.try_clone().map_err(|error| errno_of(&error)));
+        let stdin = self.stdin.take().filter(|_| !terminal);
+        stdin.map(Ok).into_iter().chain(outputs).collect()
     }
 
     /// There is output that goes to the log and has not ended.

@@ -54,6 +54,22 @@ fn an_exec_with_its_streams() {
 }
 
 #[test]
+fn an_execs_stdin_ends_with_the_daemons_end_of_it() {
+    let mut pod = Pod::new();
+    let id = pod.run("sleep 1000", Options::default());
+    let options = ExecOptions { stdin: true, ..ExecOptions::default() };
+    let mut exec = pod.exec(&id, "cat; echo end", options);
+    exec.streams[0].write_all(b"word\n").unwrap();
+    drop(exec.streams.remove(0));
+    assert_eq!(pod.exit_of(&exec.target).code, 0);
+    let mut text = String::new();
+    exec.streams[0].read_to_string(&mut text).unwrap();
+    assert_eq!(text, "word\nend\n");
+    pod.delete(exec.target);
+    pod.shut_down();
+}
+
+#[test]
 fn signals_and_ends() {
     let mut pod = Pod::new();
     let id =

@@ -42,6 +42,7 @@ pub use error::{Error, Result};
 pub use layer::{LayerStart, Lease, Unpack, UnpackedLayer};
 pub use records::Batch;
 pub use snapshot::{Idmap, Measured, MountAs, Snapshot, Snapshotter, Usage};
+pub use tar::{CopiedIn, CopyIn, CopyOut, Top, copy_in, copy_out};
 pub use tar::{TarContent, TarItem, TarKind, TarMember, TarWriter, members};
 
 use blob::Blobs;

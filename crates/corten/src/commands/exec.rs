@@ -3,23 +3,26 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use corten_api::corten::exec_request::Event as Input;
-use corten_api::corten::exec_response::Event as Output;
-use corten_api::corten::{ExecRequest, ExecStart, LogStream};
+use corten_api::corten::ExecStart;
 
-use crate::attach::{Writer, exit_code};
 use crate::client::Place;
 use crate::error::{Doing, Error, Result};
+use crate::follow::exit_code;
+use crate::interactive::Interactive;
+use crate::keyboard::Keyboard;
 use crate::parse;
+use crate::session::{End, Session};
+use crate::writer::Writer;
 
 /// Run a command in a running container
 ///
 /// The command's exit code is ours; 125 means that Corten itself failed, 126
-/// that the command cannot be run, 127 that there is no such command. It has
-/// no terminal and no input: these come with a later release.
+/// that the command cannot be run, 127 that there is no such command.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: corten exec web nginx -t")]
+#[command(after_help = "Examples: corten exec web nginx -t, corten exec -it web sh")]
 pub struct Arguments {
+    #[command(flatten)]
+    interactive: Interactive,
     /// Set an environment variable, or pass ours on; may be repeated
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
@@ -52,46 +55,44 @@ impl Arguments {
             Some((first, rest)) if first == "--" => rest,
             _ => command,
         };
+        self.interactive.check()?;
         let daemon = place.connect().await?;
         let doing = format!("run a command in {container}");
         let start = ExecStart {
             namespace: daemon.space(),
             container: container.clone(),
             command: command.to_vec(),
-            tty: false,
-            stdin: false,
+            tty: self.interactive.tty,
+            stdin: self.interactive.interactive,
             environment,
             working_dir: self.workdir.unwrap_or_default(),
             user: self.user.unwrap_or_default(),
-            size: None,
+            size: self.interactive.size(),
         };
-        let input = tokio_stream::iter([ExecRequest { event: Some(Input::Start(start)) }]);
-        let mut messages = match daemon.calls().exec(input).await.doing(&doing) {
-            Ok(answer) => answer.into_inner(),
+        let mut session = match Session::exec(&daemon, start).await.doing(&doing) {
+            Ok(session) => session,
             Err(error) => return refused(error),
         };
+        let mut keyboard = Keyboard::open(self.interactive.wishes(true))?;
         let writer = Writer::start();
-        let outcome = loop {
-            let (to, piece) = match messages.message().await.doing(&doing) {
-                Ok(Some(message)) => match message.event {
-                    Some(Output::Stdout(piece)) => (LogStream::Stdout, piece),
-                    Some(Output::Stderr(piece)) => (LogStream::Stderr, piece),
-                    Some(Output::Exited(exited)) => break Ok(exit_code(exited.exit_code)),
-                    None => continue,
-                },
-                Ok(None) => {
-                    break Err(Error::Input(format!(
-                        "unable to {doing}: the daemon went away before it ended; it goes on"
-                    )));
-                }
-                Err(error) => break refused(error),
-            };
-            if !writer.write(to, piece).await {
-                break Ok(0);
+        let end = session.run(&mut keyboard, &writer, &doing).await;
+        let written = writer.finish().await;
+        drop(keyboard);
+        let code = match end {
+            Ok(End::Exited(exited)) => exit_code(exited.exit_code),
+            Ok(End::NoReader) => 0,
+            Ok(End::Left) => {
+                eprintln!("corten: left; the command goes on");
+                0
             }
+            Ok(End::Silent) => {
+                return Err(Error::Input(format!(
+                    "unable to {doing}: the daemon went away before it ended; it goes on"
+                )));
+            }
+            Err(error) => return refused(error),
         };
-        writer.finish().await?;
-        outcome
+        written.map(|()| code)
     }
 }
 

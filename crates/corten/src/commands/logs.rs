@@ -3,11 +3,11 @@
 use bytes::{Bytes, BytesMut};
 use corten_api::corten::{LogEntry, LogStream, LogsRequest};
 
-use crate::attach::Writer;
 use crate::client::Place;
 use crate::error::{Doing, Error, Result};
 use crate::output::{now_ns, rfc3339};
 use crate::parse::duration;
+use crate::writer::Writer;
 
 /// Show what a container wrote
 ///

@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+pub mod attach;
 pub mod completion;
 pub mod doctor;
 pub mod exec;
@@ -11,6 +12,7 @@ pub mod load;
 pub mod logs;
 pub mod namespaces;
 pub mod pods;
+pub mod port_forward;
 pub mod ps;
 pub mod pull;
 pub mod rm;
@@ -38,6 +40,8 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         Command::Ps(command) => command.run(place).await,
         Command::Logs(command) => command.run(place).await,
         Command::Exec(command) => command.run(place).await,
+        Command::Attach(command) => command.run(place).await,
+        Command::PortForward(command) => command.run(place).await,
         Command::Start(command) => command.run(place).await,
         Command::Stop(command) => command.run(place).await,
         Command::Kill(command) => command.run(place).await,

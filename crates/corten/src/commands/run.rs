@@ -10,11 +10,14 @@ use corten_api::corten::{
 use tonic::Code;
 
 use super::{inspect, pull};
-use crate::attach::{self, Interrupts, Names};
 use crate::client::{Daemon, Place};
 use crate::error::{Doing, EXIT_OWN, Error, Result};
+use crate::follow::{self, Names};
+use crate::foreground;
+use crate::interactive::Interactive;
 use crate::limits::NAME_ATTEMPTS_MAX;
 use crate::parse::{self, port::Ports};
+use crate::signals::Interrupts;
 use crate::{names, output};
 
 /// Exit code after Ctrl-C, where no container says one: as a shell has it.
@@ -34,6 +37,8 @@ pub struct Arguments {
     /// Remove the container once it has ended
     #[arg(long = "rm")]
     pub remove: bool,
+    #[command(flatten)]
+    pub interactive: Interactive,
     /// Name of the container [default: an adjective and a noun]
     #[arg(long)]
     name: Option<String>,
@@ -136,6 +141,9 @@ impl Arguments {
     /// Runs it; the exit code is the container's.
     pub async fn run(self, place: &Place) -> Result<u8> {
         let spec = self.spec()?;
+        if !self.detach {
+            self.interactive.check()?;
+        }
         let daemon = place.connect().await?;
         if self.pull == When::Always {
             pull::fetch(&daemon, &spec.image, None, self.quiet).await?;
@@ -144,7 +152,7 @@ impl Arguments {
         if self.detach {
             return self.in_background(&daemon, &made).await;
         }
-        in_foreground(&daemon, &made.name, &made.id).await
+        self.in_foreground(&daemon, &made.name, &made.id).await
     }
 
     fn spec(&self) -> Result<ContainerSpec> {
@@ -177,9 +185,10 @@ impl Arguments {
             .into(),
             hostname: text(&self.hostname),
             labels: self.label.iter().cloned().collect(),
-            tty: false,
-            stdin: false,
-            stdin_once: false,
+            tty: self.interactive.tty,
+            stdin: self.interactive.interactive,
+            // A terminal is left and come back to; what is piped in ends.
+            stdin_once: !self.interactive.tty && !self.detach,
             auto_remove: self.remove,
             readonly_rootfs: self.read_only,
             privileged: self.privileged,
@@ -232,28 +241,32 @@ impl Arguments {
         output::print(&format!("{}\n", made.id))?;
         Ok(0)
     }
-}
 
-async fn in_foreground(daemon: &Daemon, name: &str, id: &str) -> Result<u8> {
-    let mut interrupts = Interrupts::take()?;
-    // Followed before it is started: even one that is removed at its end is
-    // seen whole.
-    let output = attach::output_of(daemon, id).await?;
-    let started = tokio::select! {
-        started = start(daemon, name, id) => started,
-        () = interrupts.next() => {
-            remove(daemon, id).await?;
-            return Ok(EXIT_INTERRUPTED);
+    async fn in_foreground(&self, daemon: &Daemon, name: &str, id: &str) -> Result<u8> {
+        let mut interrupts = Interrupts::take()?;
+        let container = Names { name, id };
+        // Heard before it is started: even one that is removed at its end is
+        // heard whole.
+        let heard = foreground::listen(daemon, container, &self.interactive).await?;
+        let started = tokio::select! {
+            started = start(daemon, name, id) => started,
+            () = interrupts.next() => {
+                remove(daemon, id).await?;
+                return Ok(EXIT_INTERRUPTED);
+            }
+        };
+        if let Err(error) = started {
+            return not_started(daemon, id, error).await;
         }
-    };
-    if let Err(error) = started {
-        return not_started(daemon, id, error).await;
+        let Some(ended) = heard.until_ended(&mut interrupts).await? else {
+            eprintln!("corten: left; {name} goes on, and 'corten attach {name}' comes back to it");
+            return Ok(0);
+        };
+        if ended.reason == "OOMKilled" {
+            eprintln!("corten: {name} was killed: it went over its memory (--memory allows more)");
+        }
+        Ok(follow::exit_code(ended.exit_code))
     }
-    let ended = attach::until_ended(daemon, &Names { name, id }, output, &mut interrupts).await?;
-    if ended.reason == "OOMKilled" {
-        eprintln!("corten: {name} was killed: it went over its memory (--memory allows more)");
-    }
-    Ok(attach::exit_code(ended.exit_code))
 }
 
 async fn start(daemon: &Daemon, name: &str, id: &str) -> Result<()> {

@@ -4,6 +4,8 @@
 
 pub mod duration;
 pub mod environment;
+pub mod forward;
+pub mod keys;
 pub mod number;
 pub mod port;
 pub mod volume;

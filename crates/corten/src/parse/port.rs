@@ -67,16 +67,20 @@ fn address(text: &str) -> Result<(Option<IpAddr>, &str), String> {
 }
 
 fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let number = |text: &str| match text.parse::<u16>() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(format!("{text:?} is no port from 1 to 65535")),
-    };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (number(first)?, number(last)?);
     if first > last {
         return Err(format!("the range {text} runs backwards"));
     }
     Ok(first..=last)
+}
+
+/// A port.
+pub fn number(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(format!("{text:?} is no port from 1 to 65535")),
+    }
 }
 
 fn protocol(name: &str) -> Result<Protocol, String> {

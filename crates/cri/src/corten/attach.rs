@@ -3,7 +3,7 @@
 use corten_api::corten as api;
 use corten_api::corten::attach_request::Event as Input;
 use corten_api::corten::attach_response::Event as Output;
-use corten_pods::{AttachRequest, AttachSession};
+use corten_pods::{AttachRequest, AttachSession, SandboxView};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -28,6 +28,7 @@ impl People {
         };
         let (namespace, container) = self.find(&start.namespace, &start.container)?;
         let id = container.id.to_string();
+        let sandbox = self.engine.sandbox(&namespace, container.sandbox.as_str()).wire()?;
         let target = Target {
             engine: self.engine.clone(),
             namespace: namespace.clone(),
@@ -44,7 +45,7 @@ impl People {
         let attached = api::Attached { tty: session.terminal, stdin: session.stdin.is_some() };
         // There is room: nobody has sent anything.
         let _ = answers.try_send(Ok(answer(Output::Attached(attached))));
-        tokio::spawn(run(session, target, input, answers));
+        tokio::spawn(run(session, target, sandbox, input, answers));
         Ok(Box::pin(ReceiverStream::new(stream)))
     }
 }
@@ -53,6 +54,7 @@ impl People {
 async fn run(
     session: AttachSession,
     target: Target,
+    sandbox: SandboxView,
     input: Streaming<api::AttachRequest>,
     answers: mpsc::Sender<Answer>,
 ) {
@@ -75,15 +77,24 @@ async fn run(
     feed.abort();
     let last = match end {
         End::Client | End::Output => return,
-        // It may have been removed already: then the code is what is left.
-        End::Process(Ok(exit)) => match engine.container(&namespace, &container) {
-            Ok(view) => Ok(answer(Output::Exited(exited(&view)))),
-            Err(_) => Ok(answer(Output::Exited(api::WaitContainerResponse {
-                exit_code: exit.code,
-                finished_at_ns: exit.at_ns,
-                ..Default::default()
-            }))),
-        },
+        End::Process(Ok(exit)) => {
+            let ended = match engine.container(&namespace, &container) {
+                Ok(view) => exited(&view),
+                // It has been removed already.
+                Err(_) => api::WaitContainerResponse {
+                    exit_code: exit.code,
+                    reason: if exit.oom_killed { "OOMKilled".to_owned() } else { String::new() },
+                    message: String::new(),
+                    finished_at_ns: exit.at_ns,
+                },
+            };
+            if sandbox.config.auto_remove {
+                // Joins the removal under way: who hears of the end may use the
+                // name again. If it fails, that is told there.
+                let _ = engine.remove_sandbox(&namespace, sandbox.id.as_str()).await;
+            }
+            Ok(answer(Output::Exited(ended)))
+        }
         End::Process(Err(_)) => {
             Err(Status::unavailable("unable to wait for the container: it is gone"))
         }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::session::{self, End, Last, PIECES_WAITING_MAX, Piece, Said, Target};
+use super::session::{self, End, Last, PIECES_WAITING_MAX, Piece, Said, Target, cells};
 use super::{Answers, People};
 use crate::pipe::Pipe;
 use crate::status::{Wire, to_the_end};
@@ -27,20 +27,23 @@ impl People {
             return Err(refuse("start", "it is the first message of an exec")).wire();
         };
         let (namespace, container) = self.find(&start.namespace, &start.container)?;
-        let size = start.size;
         let request = request(start)?;
+        let types = request.terminal && request.stdin;
         let engine = self.engine.clone();
         let (space, id) = (namespace.clone(), container.id.to_string());
-        let session = to_the_end(async move { engine.exec(&space, &id, request).await }).await?;
+        let mut session =
+            to_the_end(async move { engine.exec(&space, &id, request).await }).await?;
+        if types {
+            // A terminal is one descriptor for both. Without a duplicate its
+            // input goes nowhere, which is seen.
+            session.stdin = session.stdout.as_ref().and_then(|terminal| terminal.try_clone().ok());
+        }
         let target = Target {
             engine: self.engine.clone(),
             namespace,
             container: container.id.to_string(),
             exec: Some(session.exec),
         };
-        if let Some(size) = size {
-            target.resize(size).await?;
-        }
         let (answers, stream) = mpsc::channel(PIECES_WAITING_MAX);
         tokio::spawn(run(session, target, input, answers));
         Ok(Box::pin(ReceiverStream::new(stream)))
@@ -66,6 +69,7 @@ fn request(start: api::ExecStart) -> Result<ExecRequest, Status> {
     Ok(ExecRequest {
         command: start.command,
         terminal: start.tty,
+        size: start.size.map(cells).transpose()?,
         stdin: start.stdin,
         env,
         working_dir: some(start.working_dir),

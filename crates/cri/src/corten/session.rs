@@ -33,10 +33,7 @@ pub struct Target {
 impl Target {
     /// Changes the size.
     pub async fn resize(&self, size: api::TerminalSize) -> Result<(), Status> {
-        let cells = |field: &str, value: u32| {
-            u16::try_from(value).map_err(|_| refuse(field, "no terminal is that large")).wire()
-        };
-        let (rows, columns) = (cells("rows", size.rows)?, cells("columns", size.columns)?);
+        let (rows, columns) = cells(size)?;
         self.engine.resize(&self.namespace, &self.container, self.exec, rows, columns).await.wire()
     }
 }
@@ -50,6 +47,14 @@ impl Target {
             tracing::debug!(%error, "unable to end the input of an exec");
         }
     }
+}
+
+/// Rows and columns.
+pub fn cells(size: api::TerminalSize) -> Result<(u16, u16), Status> {
+    let cells = |field: &str, value: u32| {
+        u16::try_from(value).map_err(|_| refuse(field, "no terminal is that large")).wire()
+    };
+    Ok((cells("rows", size.rows)?, cells("columns", size.columns)?))
 }
 
 /// What a client says.

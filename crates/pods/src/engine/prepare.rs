@@ -213,7 +213,10 @@ impl Inner {
                 privileged: None,
             },
         );
-        let process = process.map_err(|error| Error::invalid(error.to_string()))?;
+        let mut process = process.map_err(|error| Error::invalid(error.to_string()))?;
+        process.console_size = request
+            .size
+            .map(|(height, width)| oci::ConsoleSize { height: height.into(), width: width.into() });
         if let Some(runtime) = self.oci_runtime(container)? {
             return self.delegate_exec(&runtime, container, &process, exec);
         }

@@ -129,7 +129,7 @@ fn make_file<R: Read>(
     futimens(&file, &timestamps(time(entry, path)?)).map_err(fail)
 }
 
-fn write(file: &OwnedFd, mut bytes: &[u8]) -> std::result::Result<(), Errno> {
+pub(super) fn write(file: &OwnedFd, mut bytes: &[u8]) -> std::result::Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(file, bytes) {
             Ok(length) => bytes = &bytes[length..],
@@ -140,7 +140,7 @@ fn write(file: &OwnedFd, mut bytes: &[u8]) -> std::result::Result<(), Errno> {
     Ok(())
 }
 
-fn write_sparse<R: Read>(
+pub(super) fn write_sparse<R: Read>(
     file: &OwnedFd,
     map: &Map,
     path: &[u8],
@@ -314,7 +314,7 @@ fn xattr_failed(path: &[u8], key: &[u8], errno: Errno) -> Error {
     }
 }
 
-fn time(entry: &Entry, path: &[u8]) -> Result<Timespec> {
+pub(super) fn time(entry: &Entry, path: &[u8]) -> Result<Timespec> {
     let (seconds, nanoseconds) = entry.mtime;
     if nanoseconds >= 1_000_000_000 {
         return Err(refused(path, "its time is malformed"));

@@ -8,6 +8,8 @@
 //! made outside, whatever the archive says. Of several entries with one name
 //! the last stays.
 
+mod copy_in;
+mod copy_out;
 mod entry;
 mod header;
 mod layer;
@@ -21,6 +23,8 @@ pub(crate) mod tests;
 mod tree;
 mod write;
 
+pub use copy_in::{CopiedIn, CopyIn, Top, copy_in};
+pub use copy_out::{CopyOut, copy_out};
 pub(crate) use layer::pack;
 pub use members::{TarContent, TarMember, members};
 pub use write::{TarItem, TarKind, TarWriter};

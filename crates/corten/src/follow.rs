@@ -1,95 +1,27 @@
-//! A container in the foreground: its output to ours, our Ctrl-C to it, its
-//! exit code for us.
+//! A container in the foreground: its log to our output, our Ctrl-C to it, its
+//! exit code for us. The log is never in a hurry: a reader of ours may be as
+//! slow as it likes.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use corten_api::corten::{
     KillContainerRequest, LogEntry, LogStream, LogsRequest, LogsResponse, StopContainerRequest,
     WaitContainerResponse,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tonic::{Code, Streaming};
 
 use crate::client::Daemon;
 use crate::error::{Doing, Error, Result};
+use crate::signals::Interrupts;
+use crate::writer::Writer;
 
-/// Pieces of output that wait for a slow reader of ours; then the daemon waits.
-const PIECES_WAITING_MAX: usize = 16;
 /// How long a daemon may be away (an upgrade) until we give up.
 const DAEMON_AWAY_MAX: Duration = Duration::from_secs(60);
 /// Between two looks whether it is back.
 const DAEMON_AWAY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Writes to stdout and stderr on a thread of its own, so that a reader who
-/// does not read holds up the output, and nothing else.
-pub struct Writer {
-    pieces: mpsc::Sender<(LogStream, Bytes)>,
-    thread: JoinHandle<std::io::Result<()>>,
-}
-
-impl Writer {
-    /// Starts the thread.
-    pub fn start() -> Self {
-        let (pieces, waiting) = mpsc::channel(PIECES_WAITING_MAX);
-        Self { pieces, thread: tokio::task::spawn_blocking(move || write_pieces(waiting)) }
-    }
-
-    /// Writes a piece when its turn comes; false where nobody reads any more.
-    pub async fn write(&self, to: LogStream, piece: Bytes) -> bool {
-        self.pieces.send((to, piece)).await.is_ok()
-    }
-
-    /// Waits until all is written.
-    pub async fn finish(self) -> Result<()> {
-        drop(self.pieces);
-        let written = self.thread.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        written.map_err(Error::io("write the output"))
-    }
-}
-
-fn write_pieces(mut waiting: mpsc::Receiver<(LogStream, Bytes)>) -> std::io::Result<()> {
-    let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
-    while let Some((to, piece)) = waiting.blocking_recv() {
-        let out: &mut dyn Write = match to {
-            LogStream::Stderr => &mut stderr,
-            LogStream::Stdout | LogStream::Unspecified => &mut stdout,
-        };
-        out.write_all(&piece)?;
-        out.flush()?;
-    }
-    Ok(())
-}
-
-/// Ctrl-C and what systemd sends, from now on ours to act upon.
-pub struct Interrupts {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interrupts {
-    /// Takes the signals.
-    pub fn take() -> Result<Self> {
-        let take = |kind| signal(kind).map_err(Error::io("take care of signals"));
-        Ok(Self {
-            interrupt: take(SignalKind::interrupt())?,
-            terminate: take(SignalKind::terminate())?,
-        })
-    }
-
-    /// Waits for the next one.
-    pub async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
 /// What a container is called: names may be given to others once it is gone.
+#[derive(Debug, Clone, Copy)]
 pub struct Names<'a> {
     /// For people.
     pub name: &'a str,
@@ -125,28 +57,17 @@ pub async fn until_ended(
 ) -> Result<WaitContainerResponse> {
     let writer = Writer::start();
     let mut reader_left = false;
-    let mut ending: Option<JoinHandle<()>> = None;
+    let mut ending = Ending::new(daemon, *container);
     let ended = {
         let (left, mut leaving) = tokio::sync::oneshot::channel();
         let mut copy = std::pin::pin!(copy(daemon, container, output, &writer, left));
         loop {
             tokio::select! {
                 ended = &mut copy => break ended,
-                () = interrupts.next() => match &ending {
-                    None => {
-                        eprintln!("corten: stopping {}; Ctrl-C again kills it", container.name);
-                        ending = Some(tokio::spawn(stop(daemon.clone(), container.id.to_owned())));
-                    }
-                    Some(_) => {
-                        ending = Some(tokio::spawn(kill(daemon.clone(), container.id.to_owned())));
-                    }
-                },
-                // As a program of a pipeline would end: nobody reads it.
+                () = interrupts.next() => ending.interrupted(),
                 _ = &mut leaving, if !reader_left => {
                     reader_left = true;
-                    if ending.is_none() {
-                        ending = Some(tokio::spawn(stop(daemon.clone(), container.id.to_owned())));
-                    }
+                    ending.nobody_reads();
                 }
             }
         }
@@ -156,6 +77,38 @@ pub async fn until_ended(
     match written {
         Err(error) if !error.broken_pipe() => Err(error),
         _ => Ok(ended),
+    }
+}
+
+/// A container in the foreground on its way to its end.
+pub struct Ending<'a> {
+    daemon: &'a Daemon,
+    container: Names<'a>,
+    asked: bool,
+}
+
+impl<'a> Ending<'a> {
+    /// Nobody has asked for it.
+    pub fn new(daemon: &'a Daemon, container: Names<'a>) -> Self {
+        Self { daemon, container, asked: false }
+    }
+
+    /// Ctrl-C: the first stops it, the second kills it.
+    pub fn interrupted(&mut self) {
+        let (daemon, id) = (self.daemon.clone(), self.container.id.to_owned());
+        if std::mem::replace(&mut self.asked, true) {
+            tokio::spawn(kill(daemon, id));
+        } else {
+            eprintln!("corten: stopping {}; Ctrl-C again kills it", self.container.name);
+            tokio::spawn(stop(daemon, id));
+        }
+    }
+
+    /// As a program of a pipeline would end: nobody reads it.
+    pub fn nobody_reads(&mut self) {
+        if !std::mem::replace(&mut self.asked, true) {
+            tokio::spawn(stop(self.daemon.clone(), self.container.id.to_owned()));
+        }
     }
 }
 
@@ -230,12 +183,25 @@ async fn follow_again(
     container: &Names<'_>,
     since_ns: i64,
 ) -> Result<Streaming<LogsResponse>> {
+    again(container, "corten logs -f", || output_since(daemon, container.id, since_ns)).await
+}
+
+/// Waits for the daemon to come back, until `call` works. `by_hand` is what
+/// people can do when it does not.
+pub async fn again<T, F>(
+    container: &Names<'_>,
+    by_hand: &str,
+    mut call: impl FnMut() -> F,
+) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
     let name = container.name;
-    eprintln!("corten: the daemon went away; {name} goes on, and we wait for the daemon");
+    eprintln!("corten: the daemon went away; {name} goes on, and we wait for the daemon\r");
     let deadline = Instant::now() + DAEMON_AWAY_MAX;
     loop {
-        match output_since(daemon, container.id, since_ns).await {
-            Ok(output) => return Ok(output),
+        match call().await {
+            Ok(answer) => return Ok(answer),
             Err(error) if error.code() == Some(Code::NotFound) => {
                 return Err(Error::Input(format!(
                     "unable to follow {name} to its end: it has ended and was removed while the \
@@ -249,7 +215,7 @@ async fn follow_again(
             Err(_) => {
                 return Err(Error::Input(format!(
                     "unable to follow {name}: the daemon did not come back; the container goes on \
-                     without it, and 'corten logs -f {name}' follows it again"
+                     without it, and '{by_hand} {name}' follows it again"
                 )));
             }
         }
