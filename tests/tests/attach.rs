@@ -58,17 +58,23 @@ impl Session {
         self.say(Input::Stdin(text.into())).await;
     }
 
-    /// What is said until it ends with `end`; stderr in brackets.
+    /// What is said until it ends with `end`.
     async fn hear(&mut self, end: &str) -> String {
-        let mut heard = String::new();
-        while !heard.ends_with(end) {
+        self.hear_both([end, ""]).await.concat()
+    }
+
+    /// What is said on stdout and stderr until these end so: nobody knows
+    /// which of the two is heard first.
+    async fn hear_both(&mut self, ends: [&str; 2]) -> [String; 2] {
+        let mut heard = [String::new(), String::new()];
+        while !heard.iter().zip(ends).all(|(heard, end)| heard.ends_with(end)) {
             let event = self.output.message().await.expect("it goes on").and_then(|one| one.event);
-            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-            match event {
-                Some(Output::Stdout(bytes)) => heard += &text(&bytes),
-                Some(Output::Stderr(bytes)) => heard += &format!("[{}]", text(&bytes)),
+            let (stream, bytes) = match event {
+                Some(Output::Stdout(bytes)) => (0, bytes),
+                Some(Output::Stderr(bytes)) => (1, bytes),
                 other => panic!("{other:?} after {heard:?}"),
-            }
+            };
+            heard[stream].push_str(std::str::from_utf8(&bytes).expect("text"));
         }
         heard
     }
@@ -112,8 +118,8 @@ fn several_clients_also_of_another_daemon() {
         let mut other = Session::open(daemon, &id).await;
         one.type_in("a\n").await;
         for session in [&mut one, &mut other] {
-            let heard = session.hear("]").await;
-            assert_eq!(heard, "got a\n[bad\n]");
+            let heard = session.hear_both(["\n", "\n"]).await;
+            assert_eq!(heard, ["got a\n", "bad\n"]);
         }
         drop(one);
         daemon.restart().await;
@@ -121,11 +127,11 @@ fn several_clients_also_of_another_daemon() {
         let again = Session::open(daemon, &id).await;
         let mut listener = Session::open(daemon, &id).await;
         again.type_in("b\n").await;
-        assert_eq!(listener.hear("]").await, "got b\n[bad\n]");
+        assert_eq!(listener.hear_both(["\n", "\n"]).await, ["got b\n", "bad\n"]);
         // Without stdin_once nobody's end is the container's.
         again.say(Input::StdinClosed(StdinClosed {})).await;
         listener.type_in("c\n").await;
-        assert_eq!(listener.hear("]").await, "got c\n[bad\n]");
+        assert_eq!(listener.hear_both(["\n", "\n"]).await, ["got c\n", "bad\n"]);
         scene.client.stop(&id, 0).await.unwrap();
         assert_eq!(listener.exit_code().await, 137);
         let lines = scene.log_of(&container);

@@ -57,6 +57,8 @@ pub enum Command {
     Exec(exec::Arguments),
     /// See what a container says, and type to it
     Attach(attach::Arguments),
+    /// Copy files and directories into or out of a running container
+    Cp(cp::Arguments),
     /// Listen on this machine for ports inside of a container or pod
     PortForward(port_forward::Arguments),
     /// Start containers that have ended

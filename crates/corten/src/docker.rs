@@ -192,7 +192,6 @@ const COMMANDS: &[(&str, &str)] = &[
     ("create", "'corten run -d' makes and starts it"),
     ("restart", "'corten stop' it, then 'corten start' it"),
     ("top", "'corten exec NAME ps' shows its processes"),
-    ("cp", "mount a directory with -v, or 'corten exec NAME cat FILE > FILE'"),
     ("stats", "systemd-cgtop shows what groups use"),
     ("compose", "Corten runs single containers and Kubernetes' pods"),
     ("volume", NO_VOLUMES),

@@ -25,8 +25,8 @@ pub struct Foreground<'a> {
 }
 
 enum Way {
-    Log { output: Streaming<LogsResponse>, input: Option<Session<Attach>> },
-    Terminal(Session<Attach>),
+    Log { output: Box<Streaming<LogsResponse>>, input: Option<Box<Session<Attach>>> },
+    Terminal(Box<Session<Attach>>),
 }
 
 /// Listens to a container from its first byte on.
@@ -36,11 +36,11 @@ pub async fn listen<'a>(
     interactive: &'a Interactive,
 ) -> Result<Foreground<'a>> {
     let way = if interactive.tty {
-        Way::Terminal(attach(daemon, container, interactive).await?)
+        Way::Terminal(Box::new(attach(daemon, container, interactive).await?))
     } else {
-        let output = follow::output_of(daemon, container.id).await?;
+        let output = Box::new(follow::output_of(daemon, container.id).await?);
         let input = if interactive.interactive {
-            Some(attach(daemon, container, interactive).await?)
+            Some(Box::new(attach(daemon, container, interactive).await?))
         } else {
             None
         };
@@ -78,11 +78,11 @@ impl Foreground<'_> {
                     Some(session) => {
                         let keyboard = Keyboard::open(interactive.wishes(false))?;
                         let name = container.name.to_owned();
-                        Some(tokio::spawn(carry(session, keyboard, name)))
+                        Some(tokio::spawn(carry(*session, keyboard, name)))
                     }
                     None => None,
                 };
-                let ended = follow::until_ended(daemon, &container, output, interrupts).await;
+                let ended = follow::until_ended(daemon, &container, *output, interrupts).await;
                 input.inspect(|input| input.abort());
                 ended.map(Some)
             }
@@ -91,7 +91,7 @@ impl Foreground<'_> {
                     daemon,
                     container,
                     interactive,
-                    session,
+                    session: *session,
                     keyboard: Keyboard::open(interactive.wishes(false))?,
                 };
                 let writer = Writer::start();

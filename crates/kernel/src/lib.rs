@@ -8,6 +8,7 @@ pub mod cgroup;
 mod error;
 pub mod event;
 pub mod fdpass;
+pub mod fsuser;
 pub mod launch;
 pub mod memfd;
 pub mod mount;

@@ -21,6 +21,7 @@ mod watch;
 
 pub use corten_net::CniView;
 pub use corten_protocol::frame::Exit;
+pub use corten_store::CopiedIn;
 pub use engine::{Engine, EngineConfig, NetworkProvider};
 pub use error::{Error, Kind, Result};
 pub use events::{EventKind, Events, PodEvent, Since, Told};

@@ -177,6 +177,31 @@ pub struct ExecSession {
     pub exit: oneshot::Receiver<Exit>,
 }
 
+/// A part of a container's files to read.
+#[derive(Debug, Clone, Default)]
+pub struct CopyOutRequest {
+    /// What, as a process in the container names it.
+    pub path: String,
+    /// What it is called in the archive; empty for a directory whose entries
+    /// stand at the top.
+    pub name: String,
+    /// If it is a link, copy what that leads to.
+    pub follow: bool,
+}
+
+/// Where an archive goes in a container.
+#[derive(Debug, Clone, Default)]
+pub struct CopyInRequest {
+    /// A directory, in which the archive's top gets its place; or what is to
+    /// become of that top.
+    pub path: String,
+    /// Leave the top out: what is below it goes into the directory, which is
+    /// made where it is missing.
+    pub contents: bool,
+    /// Keep the owners of the archive, instead of the container's root.
+    pub keep_owner: bool,
+}
+
 /// Which streams of a container a client wants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AttachRequest {

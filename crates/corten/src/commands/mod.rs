@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod completion;
+pub mod cp;
 pub mod doctor;
 pub mod exec;
 pub mod images;
@@ -41,6 +42,7 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         Command::Logs(command) => command.run(place).await,
         Command::Exec(command) => command.run(place).await,
         Command::Attach(command) => command.run(place).await,
+        Command::Cp(command) => command.run(place).await,
         Command::PortForward(command) => command.run(place).await,
         Command::Start(command) => command.run(place).await,
         Command::Stop(command) => command.run(place).await,

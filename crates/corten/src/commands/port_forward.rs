@@ -54,10 +54,12 @@ impl Arguments {
         for forward in &self.ports {
             entrances.extend(self.listen(*forward).await?);
         }
+        let mut text = String::new();
         for entrance in &entrances {
             let ours = entrance.listener.local_addr().map_err(Error::io("listen"))?;
-            output::print(&format!("{ours} -> {}:{}\n", self.target, entrance.port))?;
+            text += &format!("{ours} -> {}:{}\n", self.target, entrance.port);
         }
+        output::print(&text)?;
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut work = JoinSet::new();
         for entrance in entrances {

@@ -1,11 +1,9 @@
 //! People's images.
 
-use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
 use corten_api::corten as api;
 use corten_api::corten::pull_image_response::Event;
-use corten_base::limits::GRPC_CHUNK_BYTES;
 use corten_image::{
     ArchiveFormat, Auth, Image, LayerState, LoadedImage, PullProgress, Secret, archive_pipe,
 };
@@ -14,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::chunks::{CHUNKS_MAX, chunks};
 use super::{Answers, People, namespace};
 use crate::image::{inspect, parse};
 use crate::status::{IntoStatus, Wire, to_the_end};
@@ -22,8 +21,6 @@ use crate::validate::{refuse, required};
 
 /// Between two messages of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
-/// Pieces of an archive on their way to a client.
-const CHUNKS_MAX: usize = 4;
 
 type PullAnswer = Result<api::PullImageResponse, Status>;
 
@@ -74,7 +71,7 @@ impl People {
         };
         let images = self.engine.images().clone();
         let (answers, stream) = mpsc::channel(CHUNKS_MAX);
-        let out = BufWriter::with_capacity(GRPC_CHUNK_BYTES, Chunks(answers.clone()));
+        let out = chunks(answers.clone(), |chunk| api::SaveImagesResponse { chunk });
         tokio::spawn(async move {
             // A client that has left is told nothing.
             if let Err(error) = images.save(&namespace, request.images, format, out).await {
@@ -231,22 +228,5 @@ fn summary(image: &Image, containers: u32) -> api::ImageSummary {
         size_bytes: image.size_bytes,
         created_at_ns: parse_time(&image.created).unwrap_or_default(),
         containers,
-    }
-}
-
-/// Sends an archive in pieces, at the pace of the client.
-struct Chunks(mpsc::Sender<Result<api::SaveImagesResponse, Status>>);
-
-impl Write for Chunks {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        for chunk in bytes.chunks(GRPC_CHUNK_BYTES) {
-            let message = api::SaveImagesResponse { chunk: chunk.to_vec().into() };
-            self.0.blocking_send(Ok(message)).map_err(|_| io::ErrorKind::BrokenPipe)?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! `corten.v1`, for people's commands: one file for each group of calls.
 
 mod attach;
+mod chunks;
 mod containers;
+mod copy;
 mod events;
 mod exec;
 mod forward;
@@ -118,6 +120,7 @@ serve! {
         save_images: SaveImagesRequest => SaveImagesResponse;
         events: EventsRequest => EventsResponse;
         logs: LogsRequest => LogsResponse;
+        copy_out: CopyOutRequest => CopyOutResponse;
     }
     both {
         exec: ExecRequest => ExecResponse;
@@ -126,5 +129,6 @@ serve! {
     }
     taken {
         load_images: LoadImagesRequest => LoadImagesResponse;
+        copy_in: CopyInRequest => CopyInResponse;
     }
 }

@@ -9,6 +9,7 @@
 //! | `checkpoint`, `restore` | containers frozen into archives, and pods made of them |
 //! | `exec` | processes in running containers |
 //! | `attach`, `forward` | clients of running containers, and of their ports |
+//! | `copy` | files into and out of running containers |
 //! | `teardown` | stop, remove, undo |
 //! | `update` | changing limits |
 //! | `events` | what shims report |
@@ -22,6 +23,7 @@ mod attach;
 mod cdi;
 mod checkpoint;
 mod container;
+mod copy;
 mod delegate;
 mod devices;
 mod events;
@@ -47,6 +49,7 @@ mod tell;
 mod update;
 mod volumes;
 
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -57,7 +60,7 @@ use corten_image::Images;
 use corten_kernel::cgroup::Cgroups;
 use corten_net::{NamespacePool, Network, NetworkRequest};
 use corten_spec::request::{ContainerConfig, Resources, SandboxConfig};
-use corten_store::Store;
+use corten_store::{CopiedIn, Store};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Kind, Result};
@@ -360,6 +363,30 @@ impl Engine {
     ) -> Result<AttachSession> {
         let container = self.inner.table.find_container(ns, id)?;
         self.inner.attach(&container, request).await
+    }
+
+    /// Writes an archive (tar) of a part of a running container's files.
+    pub async fn copy_out(
+        &self,
+        ns: &Namespace,
+        id: &str,
+        request: CopyOutRequest,
+        out: impl Write + Send + 'static,
+    ) -> Result<()> {
+        let container = self.inner.table.find_container(ns, id)?;
+        self.inner.copy_out(&container, request, out).await
+    }
+
+    /// Unpacks an archive (tar) into a running container.
+    pub async fn copy_in(
+        &self,
+        ns: &Namespace,
+        id: &str,
+        request: CopyInRequest,
+        archive: impl Read + Send + 'static,
+    ) -> Result<CopiedIn> {
+        let container = self.inner.table.find_container(ns, id)?;
+        self.inner.copy_in(&container, request, archive).await
     }
 
     /// Connects to a TCP port on the loopback of a pod; the socket is

@@ -232,9 +232,7 @@ impl Inner {
         request: &ExecRequest,
     ) -> Result<Option<ResolvedUser>> {
         let Some(text) = &request.user else { return Ok(None) };
-        let pid = container.record.borrow().pid;
-        let pid = pid.ok_or_else(|| Error::precondition("the container has ended"))?;
-        let root = Root::open(Path::new(&format!("/proc/{pid}/root")))?;
+        let root = super::copy::container_root(container)?;
         let passwd = read_in(&root, "/etc/passwd")?;
         let group = read_in(&root, "/etc/group")?;
         resolve_user(&RunAs::default(), text, &passwd, &group)
