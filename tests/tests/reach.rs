@@ -196,9 +196,9 @@ fn ports_come_here() {
             assert_eq!(until("the page comes", async || page(address)).await, PAGE);
         }
         assert_eq!(page("127.0.0.1:18086".parse().unwrap()), None);
-        let mut said = BufReader::new(forward.stderr.take().unwrap()).lines();
-        let said = said.next().expect("a complaint").unwrap();
-        assert!(said.contains("unable to reach port 81"), "{said}");
+        // While nginx was starting, there may have been complaints of port 80.
+        let mut said = BufReader::new(forward.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(said.any(|line| line.contains("unable to reach port 81")));
         forward.kill().unwrap();
         forward.wait().unwrap();
         assert!(corten.fails(&["port-forward", "web", "x"]).contains("no port"));
