@@ -48,10 +48,10 @@ impl Inner {
         let inner = self.clone();
         let of = container.clone();
         let (exec, exit) = shim.new_exec();
-        let prepared = async {
-            let plan = blocking(move || inner.plan_exec(&of, &request, exec)).await?;
-            Ok((plan, self.exec_group(container, exec, timeout).await?))
-        };
+        // Together, since the way to another thread and back is what they cost.
+        let prepared = blocking(move || {
+            Ok((inner.plan_exec(&of, &request, exec)?, inner.exec_group(&of, exec, timeout)?))
+        });
         let (plan, group) = match prepared.await {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -177,7 +177,7 @@ impl Inner {
 
     /// An exec that may be killed gets a cgroup of its own, so that whatever
     /// it starts goes with it; others run in the container's.
-    async fn exec_group(
+    fn exec_group(
         &self,
         container: &Container,
         exec: ExecId,
@@ -189,27 +189,24 @@ impl Inner {
         }
         let group = self.cgroups.open(&container.record.borrow().cgroup)?;
         let name = timeout.map(|_| format!("exec-{}", exec.0));
-        blocking(move || {
-            let own = match &name {
-                Some(name) => group.exec_child(name)?,
-                None => None,
-            };
-            let own_name = name.filter(|_| own.is_some());
-            let entry = match own {
-                Some(entry) => entry,
-                // The kill descriptor of the container is not the exec's.
-                None => cgroup::Entry { kill: None, ..group.entry()? },
-            };
-            let flags = CgroupFds {
-                into: entry.into.is_some(),
-                kill: entry.kill.is_some(),
-                tasks: entry.tasks.len() as u8,
-                oom: false,
-            };
-            let fds = entry.into.into_iter().chain(entry.kill).chain(entry.tasks).collect();
-            Ok(ExecGroup { flags, fds, own: own_name.map(|name| (group, name)) })
-        })
-        .await
+        let own = match &name {
+            Some(name) => group.exec_child(name)?,
+            None => None,
+        };
+        let own_name = name.filter(|_| own.is_some());
+        let entry = match own {
+            Some(entry) => entry,
+            // The kill descriptor of the container is not the exec's.
+            None => cgroup::Entry { kill: None, ..group.entry()? },
+        };
+        let flags = CgroupFds {
+            into: entry.into.is_some(),
+            kill: entry.kill.is_some(),
+            tasks: entry.tasks.len() as u8,
+            oom: false,
+        };
+        let fds = entry.into.into_iter().chain(entry.kill).chain(entry.tasks).collect();
+        Ok(ExecGroup { flags, fds, own: own_name.map(|name| (group, name)) })
     }
 
     /// Clears what an exec had outside of its shim.

@@ -19,7 +19,7 @@ use corten_kernel::{mount, ns};
 use corten_protocol::frame::LaunchFailure;
 use corten_spec::lower::{RESTORE_LOG, Restore, STAGED_ROOT, restore, staged_sources};
 use corten_spec::oci;
-use corten_spec::request::{ContainerConfig, SandboxConfig};
+use corten_spec::request::{ContainerConfig, NamespaceMode, SandboxConfig};
 use corten_store::{MountAs, TarContent, TarMember, members};
 
 use super::checkpoint::{Facts, POD_FILE, PodFacts, VERSION};
@@ -47,6 +47,7 @@ impl Inner {
         containers: Vec<ContainerConfig>,
     ) -> Result<(SandboxId, Vec<(String, ContainerId)>)> {
         self.criu().await?;
+        self.check_restore(&config, &containers)?;
         let pod: PodFacts = read_json(&from.join(POD_FILE))?;
         let mut asked: Vec<_> = containers.iter().map(|container| container.name.clone()).collect();
         let mut there = pod.containers.clone();
@@ -77,6 +78,24 @@ impl Inner {
             }
         }
         Ok((sandbox.id.clone(), made))
+    }
+
+    /// What no checkpoint can be of, no restored pod can ask for.
+    fn check_restore(&self, config: &SandboxConfig, containers: &[ContainerConfig]) -> Result<()> {
+        let refused = |what| Err(Error::precondition(format!("unable to restore: {what}")));
+        if self.runtimes.usable(&config.runtime_handler)?.oci().is_some() {
+            return refused("the runtime handler is another OCI runtime");
+        }
+        if config.namespaces.user.is_some() {
+            return refused("the pod asks for a user namespace");
+        }
+        let own_pids = |one: &ContainerConfig| {
+            one.security.namespaces.pid == NamespaceMode::Container && !one.tty
+        };
+        if !containers.iter().all(own_pids) {
+            return refused("a container asks for a terminal, or for the PID namespace of others");
+        }
+        Ok(())
     }
 
     /// Takes an archive apart: the images of CRIU into the snapshot's side, and
