@@ -181,6 +181,17 @@ fn filters_and_no_new_privileges() {
         let nowhere = seccomp(ProfileType::Localhost, "/nowhere/profile.json");
         let error = scene.refused(|c| c.security().seccomp = nowhere).await;
         assert!(error.contains("/nowhere/profile.json"), "{error}");
+        // Nor is anything read without end, or waited for.
+        let endless = seccomp(ProfileType::Localhost, "/dev/zero");
+        let error = scene.refused(|c| c.security().seccomp = endless).await;
+        assert!(error.contains("regular file"), "{error}");
+        // Nobody would answer for the calls that are notified.
+        let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}"#;
+        std::fs::write(&profile, text).unwrap();
+        let notify = seccomp(ProfileType::Localhost, &profile.display().to_string());
+        let error = scene.refused(|c| c.security().seccomp = notify).await;
+        assert!(error.contains("SCMP_ACT_NOTIFY") && error.contains("handler"), "{error}");
     });
 }
 

@@ -1,10 +1,8 @@
 //! Devices of vendors: reads their files when a container asks for one, so
 //! that what a vendor writes counts from then on.
 
-use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use corten_base::limits::{CDI_FILE_BYTES_MAX, CDI_FILES_MAX};
 use corten_spec::cdi::{self, NodeFact, Registry};
@@ -42,19 +40,13 @@ fn read_all(dirs: &[PathBuf]) -> Result<Registry> {
         }
         paths.sort();
         for path in paths {
-            let content = read(&path).map_err(|error| error.to_string());
+            let content = super::bounded::read(&path, CDI_FILE_BYTES_MAX);
+            let content = content.map_err(|error| error.to_string());
             let content = content.as_deref().map_err(Clone::clone);
             registry.add(&path.display().to_string(), priority, content);
         }
     }
     Ok(registry)
-}
-
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // One byte more tells that there is more than may be.
-    File::open(path)?.take(CDI_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn look(path: &str) -> Option<NodeFact> {

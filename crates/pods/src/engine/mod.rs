@@ -20,6 +20,7 @@
 
 mod apparmor;
 mod attach;
+mod bounded;
 mod cdi;
 mod checkpoint;
 mod container;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corten_base::ExecId;
-use corten_base::limits::{FRAME_FDS_MAX, PASSWD_BYTES_MAX};
+use corten_base::limits::{FRAME_FDS_MAX, PASSWD_BYTES_MAX, SECCOMP_PROFILE_BYTES_MAX};
 use corten_image::Image;
 use corten_kernel::launch::{FdIndex, MountAttributes, NamespaceKind};
 use corten_kernel::rooted::Root;
@@ -503,9 +503,13 @@ fn mount_of<'a>(table: &'a [mount::Mount], path: &Path) -> Option<&'a mount::Mou
 
 fn localhost_profile(profile: &Profile) -> Result<Option<Vec<u8>>> {
     let Profile::Localhost(path) = profile else { return Ok(None) };
-    std::fs::read(path).map(Some).map_err(|error| {
-        Error::invalid(format!("unable to read the seccomp profile {path:?}: {error}"))
-    })
+    let failed =
+        |why: String| Error::invalid(format!("unable to read the seccomp profile {path:?}: {why}"));
+    if !Path::new(path).is_absolute() {
+        return Err(failed("its path is not absolute".into()));
+    }
+    let read = super::bounded::read(Path::new(path), SECCOMP_PROFILE_BYTES_MAX);
+    read.map(Some).map_err(|error| failed(error.to_string()))
 }
 
 fn image_settings(image: &Image) -> ImageSettings {
