@@ -12,7 +12,7 @@
 //! once; events then live in memory alone.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,10 +74,25 @@ impl EventFile {
                 None
             }
         };
-        let (heard, start, kept) = found.unwrap_or((first, first, Vec::new()));
-        let next = kept.last().map_or(start, |event| event.sequence + 1);
-        let mut this = Self { path: path.to_owned(), file: None, bytes: 0, heard, next };
-        this.rewrite(start, kept.iter().filter_map(encode).collect());
+        let mut this =
+            Self { path: path.to_owned(), file: None, bytes: 0, heard: first, next: first };
+        let Some(Parsed { heard, start, kept, length }) = found else {
+            this.rewrite(first, Vec::new());
+            return (this, Vec::new());
+        };
+        this.heard = heard;
+        this.next = kept.last().map_or(start, |event| event.sequence + 1);
+        this.bytes = length;
+        // Goes on where the whole records end.
+        let opened = OpenOptions::new().write(true).open(path).and_then(|mut file| {
+            file.set_len(length as u64)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        });
+        match opened {
+            Ok(file) => this.file = Some(file),
+            Err(error) => this.check(Err(error)),
+        }
         (this, kept)
     }
 
@@ -192,8 +207,16 @@ fn encode(event: &Kept) -> Option<Vec<u8>> {
     Some([&length.to_le_bytes()[..], &json].concat())
 }
 
-/// What was heard, the first number, and the whole records.
-fn parse(bytes: &[u8]) -> Option<(u64, u64, Vec<Kept>)> {
+/// What a file says.
+struct Parsed {
+    heard: u64,
+    start: u64,
+    /// The whole records, and where they end.
+    kept: Vec<Kept>,
+    length: usize,
+}
+
+fn parse(bytes: &[u8]) -> Option<Parsed> {
     let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     if bytes.get(..8)? != MAGIC {
         return None;
@@ -207,5 +230,5 @@ fn parse(bytes: &[u8]) -> Option<(u64, u64, Vec<Kept>)> {
         kept.push(event);
         rest = &after[json.len()..];
     }
-    Some((heard, start, kept))
+    Some(Parsed { heard, start, kept, length: bytes.len() - rest.len() })
 }

@@ -98,8 +98,11 @@ struct State {
     /// Events of an earlier daemon that are still to be taken up.
     old: Vec<Kept>,
     /// Views of pods as they were last told, to be shared by their events.
-    last: HashMap<SandboxId, Vec<Arc<ContainerView>>>,
+    last: LastTold,
 }
+
+/// The containers of pods as they were last told.
+type LastTold = HashMap<SandboxId, Vec<Arc<ContainerView>>>;
 
 /// What is to be told.
 pub(crate) struct News {
@@ -129,12 +132,16 @@ impl Hub {
     /// its containers, as they are now.
     pub fn restore(&self, show: impl Fn(&Identity) -> (SandboxView, Vec<ContainerView>)) {
         let mut state = self.state();
+        // Many events are of the same pods.
+        let mut shown = HashMap::new();
         for Kept { sequence, at_ns, kind, container, identity } in std::mem::take(&mut state.old) {
-            let (sandbox, containers) = show(&identity);
-            let containers = share(state.last.get(&sandbox.id), containers);
-            state.last.insert(sandbox.id.clone(), containers.clone());
-            let sandbox = Arc::new(sandbox);
+            let pod = shown.entry(identity.sandbox.clone()).or_insert_with(|| {
+                let (sandbox, containers) = show(&identity);
+                (Arc::new(sandbox), share(None, containers))
+            });
+            let (sandbox, containers) = pod.clone();
             let event = PodEvent { sequence, at_ns, kind, container, sandbox, containers };
+            remember(&mut state.last, &event);
             state.ring.push(Arc::new(event));
         }
     }
@@ -150,11 +157,6 @@ impl Hub {
         let state = &mut *guard;
         let News { kind, at_ns, container, sandbox, containers } = news();
         let containers = share(state.last.get(&sandbox.id), containers);
-        if kind == EventKind::Deleted && container.is_none() {
-            state.last.remove(&sandbox.id);
-        } else {
-            state.last.insert(sandbox.id.clone(), containers.clone());
-        }
         let event = Arc::new(PodEvent {
             sequence: state.ring.next(),
             at_ns,
@@ -163,6 +165,7 @@ impl Hub {
             sandbox: Arc::new(sandbox),
             containers,
         });
+        remember(&mut state.last, &event);
         state.ring.push(event.clone());
         state.file.append(&event, state.ring.events());
         self.latest.send_replace(Latest { next: state.ring.next(), over: false });
@@ -207,6 +210,15 @@ impl Hub {
 /// A pod, or a container of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Subject(pub SandboxId, pub Option<ContainerId>);
+
+/// Keeps what the next event of the pod can share, as long as there is one.
+fn remember(last: &mut LastTold, event: &PodEvent) {
+    if event.kind == EventKind::Deleted && event.container.is_none() {
+        last.remove(&event.sandbox.id);
+    } else {
+        last.insert(event.sandbox.id.clone(), event.containers.clone());
+    }
+}
 
 /// Uses views that were told before where nothing changed: a ring of events of
 /// the same pods takes little memory.
