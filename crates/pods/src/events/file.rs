@@ -175,6 +175,8 @@ impl EventFile {
         if let Err(error) = written {
             tracing::error!(path = %self.path.display(), %error, "unable to write an event down; until the daemon is restarted, events are kept in memory only");
             self.file = None;
+            // A file that lacks events would give their numbers away again.
+            let _ = std::fs::remove_file(&self.path);
         }
     }
 }

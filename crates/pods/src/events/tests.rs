@@ -130,14 +130,28 @@ async fn the_next_daemon_goes_on() {
 fn the_file_does_not_grow_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let hub = open(&dir);
-    for _ in 0..3 * EVENTS_MAX {
+    for _ in 0..9 * EVENTS_MAX {
         tell(&hub, EventKind::Created);
     }
     let length = std::fs::metadata(dir.path().join("events")).unwrap().len();
     assert!(length <= corten_base::limits::EVENTS_FILE_BYTES_MAX as u64, "{length}");
     drop(hub);
     let hub = open(&dir);
-    assert_eq!(hub.listen(Since::Now).position(), 100 + 3 * EVENTS_MAX as u64);
+    assert_eq!(hub.listen(Since::Now).position(), 100 + 9 * EVENTS_MAX as u64);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_gives_no_number_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = open(&dir);
+    // Files cannot be made there any more.
+    std::fs::rename(dir.path().join("events"), dir.path().join("old")).unwrap();
+    std::fs::create_dir(dir.path().join("events.new")).unwrap();
+    for _ in 0..9 * EVENTS_MAX {
+        tell(&hub, EventKind::Created);
+    }
+    assert_eq!(hub.listen(Since::Now).position(), 100 + 9 * EVENTS_MAX as u64);
+    assert!(!dir.path().join("events").exists());
 }
 
 #[test]
