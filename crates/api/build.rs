@@ -11,8 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         // Secrets get a Debug that does not print them.
         .skip_debug(["runtime.v1.AuthConfig", "corten.v1.RegistryCredentials"])
-        // What the daemon does not serve yet answers UNIMPLEMENTED.
-        .generate_default_stubs(true)
+        // No default stubs: a call that the daemon does not serve does not compile.
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
         .server_mod_attribute(".", "#[cfg(feature = \"server\")]")
         .emit_rerun_if_changed(false)

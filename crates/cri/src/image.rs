@@ -44,6 +44,8 @@ impl ImageServer {
 
 #[tonic::async_trait]
 impl ImageService for ImageServer {
+    type StreamImagesStream = Answers<StreamImagesResponse>;
+
     async fn list_images(
         &self,
         request: Request<ListImagesRequest>,

@@ -53,8 +53,8 @@ fn namespace(name: &str) -> Result<Namespace, Status> {
 macro_rules! serve {
     (
         unary { $($name:ident: $request:ty => $response:ty;)* }
-        streamed { $($stream_name:ident: $stream_request:ty => $stream_response:ty;)* }
-        both { $($both_name:ident: $both_request:ty => $both_response:ty;)* }
+        streamed { $($stream_name:ident, $stream_type:ident: $stream_request:ty => $stream_response:ty;)* }
+        both { $($both_name:ident, $both_type:ident: $both_request:ty => $both_response:ty;)* }
         taken { $($taken_name:ident: $taken_request:ty => $taken_response:ty;)* }
     ) => {
         #[tonic::async_trait]
@@ -68,6 +68,8 @@ macro_rules! serve {
                 }
             )*
             $(
+                type $stream_type = Answers<$stream_response>;
+
                 async fn $stream_name(
                     &self,
                     request: Request<$stream_request>,
@@ -76,6 +78,8 @@ macro_rules! serve {
                 }
             )*
             $(
+                type $both_type = Answers<$both_response>;
+
                 async fn $both_name(
                     &self,
                     request: Request<Streaming<$both_request>>,
@@ -116,16 +120,16 @@ serve! {
         wait_container: WaitContainerRequest => WaitContainerResponse;
     }
     streamed {
-        pull_image: PullImageRequest => PullImageResponse;
-        save_images: SaveImagesRequest => SaveImagesResponse;
-        events: EventsRequest => EventsResponse;
-        logs: LogsRequest => LogsResponse;
-        copy_out: CopyOutRequest => CopyOutResponse;
+        pull_image, PullImageStream: PullImageRequest => PullImageResponse;
+        save_images, SaveImagesStream: SaveImagesRequest => SaveImagesResponse;
+        events, EventsStream: EventsRequest => EventsResponse;
+        logs, LogsStream: LogsRequest => LogsResponse;
+        copy_out, CopyOutStream: CopyOutRequest => CopyOutResponse;
     }
     both {
-        exec: ExecRequest => ExecResponse;
-        attach: AttachRequest => AttachResponse;
-        port_forward: PortForwardRequest => PortForwardResponse;
+        exec, ExecStream: ExecRequest => ExecResponse;
+        attach, AttachStream: AttachRequest => AttachResponse;
+        port_forward, PortForwardStream: PortForwardRequest => PortForwardResponse;
     }
     taken {
         load_images: LoadImagesRequest => LoadImagesResponse;

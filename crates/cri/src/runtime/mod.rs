@@ -48,7 +48,7 @@ impl Runtime {
 macro_rules! serve {
     (
         unary { $($name:ident: $request:ty => $response:ty;)* }
-        streamed { $($stream_name:ident: $stream_request:ty => $stream_response:ty;)* }
+        streamed { $($stream_name:ident, $stream_type:ident: $stream_request:ty => $stream_response:ty;)* }
     ) => {
         #[tonic::async_trait]
         impl RuntimeService for Runtime {
@@ -61,6 +61,8 @@ macro_rules! serve {
                 }
             )*
             $(
+                type $stream_type = Answers<$stream_response>;
+
                 async fn $stream_name(
                     &self,
                     request: Request<$stream_request>,
@@ -109,11 +111,11 @@ serve! {
         port_forward: PortForwardRequest => PortForwardResponse;
     }
     streamed {
-        get_container_events: GetEventsRequest => ContainerEventResponse;
-        stream_pod_sandboxes: StreamPodSandboxesRequest => StreamPodSandboxesResponse;
-        stream_containers: StreamContainersRequest => StreamContainersResponse;
-        stream_container_stats: StreamContainerStatsRequest => StreamContainerStatsResponse;
-        stream_pod_sandbox_metrics: StreamPodSandboxMetricsRequest => StreamPodSandboxMetricsResponse;
-        stream_pod_sandbox_stats: StreamPodSandboxStatsRequest => StreamPodSandboxStatsResponse;
+        get_container_events, GetContainerEventsStream: GetEventsRequest => ContainerEventResponse;
+        stream_pod_sandboxes, StreamPodSandboxesStream: StreamPodSandboxesRequest => StreamPodSandboxesResponse;
+        stream_containers, StreamContainersStream: StreamContainersRequest => StreamContainersResponse;
+        stream_container_stats, StreamContainerStatsStream: StreamContainerStatsRequest => StreamContainerStatsResponse;
+        stream_pod_sandbox_metrics, StreamPodSandboxMetricsStream: StreamPodSandboxMetricsRequest => StreamPodSandboxMetricsResponse;
+        stream_pod_sandbox_stats, StreamPodSandboxStatsStream: StreamPodSandboxStatsRequest => StreamPodSandboxStatsResponse;
     }
 }
