@@ -187,7 +187,7 @@ impl Engine {
             journal,
             counters: Mutex::default(),
             meters: Meters::default(),
-            events: Arc::new(Hub::open(&events_path, first_event())),
+            events: Arc::new(Hub::open(&events_path, tell::first_event())),
             news,
         });
         inner.load()?;
@@ -204,11 +204,6 @@ impl Engine {
     /// Waits until what was recorded is on disk: for a daemon that leaves.
     pub async fn flush(&self) {
         self.inner.journal.flush().await;
-    }
-
-    /// The directory of everything that containers write.
-    pub fn store_root(&self) -> &std::path::Path {
-        self.inner.store.root()
     }
 
     /// The images.
@@ -573,12 +568,6 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Error::internal(format!("the work panicked: {error}")))?
-}
-
-/// The number of the first event of a boot: higher than any before.
-fn first_event() -> u64 {
-    const NANOSECONDS: i64 = 1_000_000_000;
-    u64::try_from(realtime_ns() / NANOSECONDS).unwrap_or_default() << 20
 }
 
 /// The wall clock, nanoseconds since 1970.

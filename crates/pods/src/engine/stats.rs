@@ -23,6 +23,11 @@ use crate::view::{ContainerFilter, ContainerPhase, SandboxFilter};
 const LAYERS_PATIENCE: Duration = Duration::from_millis(100);
 
 impl Engine {
+    /// The directory of everything that containers write.
+    pub fn store_root(&self) -> &std::path::Path {
+        self.inner.store.root()
+    }
+
     /// What one container uses, running or not.
     pub async fn container_stats(&self, ns: &Namespace, id: &str) -> Result<ContainerStats> {
         let seen = self.container(ns, id)?;

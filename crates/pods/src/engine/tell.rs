@@ -173,6 +173,12 @@ impl Inner {
     }
 }
 
+/// The number of the first event of a boot: higher than any before.
+pub(super) fn first_event() -> u64 {
+    const NANOSECONDS: i64 = 1_000_000_000;
+    u64::try_from(realtime_ns() / NANOSECONDS).unwrap_or_default() << 20
+}
+
 /// What is to be told of something, of which this was told last.
 fn missed(told: Option<EventKind>, now: EventKind, is_new: bool) -> Vec<EventKind> {
     use EventKind as K;
