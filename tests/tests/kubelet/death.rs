@@ -36,7 +36,7 @@ async fn has_settled(kubelet: &Kubelet, pods: usize) {
 }
 
 /// Both die in every order.
-pub async fn nobody_notices(daemon: &mut Daemon, kubelet: &mut Kubelet) {
+async fn nobody_notices(daemon: &mut Daemon, kubelet: &mut Kubelet) {
     let pods = kubelet.pods().len();
     let before = life(kubelet);
     assert!(!before.1.is_empty(), "no processes of pods are found");
@@ -59,7 +59,7 @@ pub async fn nobody_notices(daemon: &mut Daemon, kubelet: &mut Kubelet) {
     assert_eq!(life(kubelet), before, "after the death of both");
 }
 
-fn deaths(settings: Settings) {
+fn deaths(settings: Settings, afterwards: impl AsyncFnOnce(&Kubelet) + Send) {
     on_kubelet(settings, async |machine, daemon, kubelet| {
         let (busybox, nginx) = (machine.image("busybox"), machine.image("nginx"));
         kubelet.put(&simple("idle", idle(&busybox)));
@@ -82,6 +82,7 @@ fn deaths(settings: Settings) {
             kubelet.ready(name).await;
         }
         nobody_notices(daemon, kubelet).await;
+        afterwards(kubelet).await;
         // And they can still be replaced.
         let all = kubelet.processes().len();
         kubelet.take("shares");
@@ -92,13 +93,17 @@ fn deaths(settings: Settings) {
 #[test]
 #[ignore = "run by cargo xtask kubelet"]
 fn of_kubelet_and_daemon() {
-    deaths(Settings::default());
+    deaths(Settings::default(), async |kubelet| {
+        // Its configuration says systemd: what the runtime says, counts.
+        let said = "Using cgroup driver setting received from the CRI runtime";
+        assert!(kubelet.log().contains(said), "the kubelet chose its cgroup driver itself");
+    });
 }
 
 #[test]
 #[ignore = "run by cargo xtask kubelet"]
 fn of_an_older_kubelet_and_the_daemon() {
-    deaths(Settings { age: Age::Older, ..Settings::default() });
+    deaths(Settings { age: Age::Older, ..Settings::default() }, async |_| ());
 }
 
 #[test]
@@ -109,5 +114,9 @@ fn with_streamed_lists_and_events() {
         ("EventedPLEG", true),
         ("PodAndContainerStatsFromCRI", true),
     ];
-    deaths(Settings { gates, ..Settings::default() });
+    deaths(Settings { gates, ..Settings::default() }, async |kubelet| {
+        let connected = "kubelet_evented_pleg_connection_success_count";
+        let events = |kubelet: &Kubelet| (kubelet.metric(connected, "") >= 1.0).then_some(());
+        kubelet.waits("the kubelet listens to events", events).await;
+    });
 }

@@ -4,6 +4,7 @@
 
 mod crowd;
 mod death;
+mod network;
 mod numbers;
 mod others;
 mod pods;
@@ -21,6 +22,15 @@ fn on_kubelet(
     test: impl AsyncFnOnce(&Machine, &mut Daemon, &mut Kubelet) + Send,
 ) {
     let machine = MachineSettings { builtin_network: true, ..MachineSettings::default() };
+    on_machine(machine, settings, test);
+}
+
+/// Likewise, on a machine with these settings.
+fn on_machine(
+    machine: MachineSettings,
+    settings: Settings,
+    test: impl AsyncFnOnce(&Machine, &mut Daemon, &mut Kubelet) + Send,
+) {
     Machine::run_with(machine, async |machine, daemon| {
         let mut kubelet = Kubelet::start(machine, daemon, settings).await;
         test(machine, daemon, &mut kubelet).await;
