@@ -41,6 +41,8 @@ fn for_people(config: &Config) -> Vec<(String, String, String)> {
         fact("kernel", "release", read("/proc/sys/kernel/osrelease")),
         fact("kernel", "architecture", std::env::consts::ARCH.to_owned()),
         fact("kernel", "cgroups", cgroups().to_owned()),
+        fact("kernel", "AppArmor", on(read("/sys/module/apparmor/parameters/enabled") == "Y")),
+        fact("kernel", "SELinux", on(std::path::Path::new("/sys/fs/selinux/enforce").exists())),
         fact("storage", "root", path(&config.root)),
         fact("storage", "state", path(&config.state)),
         fact("network", "pods of the kubelet", network.to_owned()),
@@ -50,6 +52,10 @@ fn for_people(config: &Config) -> Vec<(String, String, String)> {
             format!("the bridge {}", config.network.bridge.name),
         ),
     ]
+}
+
+fn on(on: bool) -> String {
+    if on { "on" } else { "off" }.to_owned()
 }
 
 fn cgroups() -> &'static str {
