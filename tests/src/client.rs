@@ -34,6 +34,11 @@ impl Pod {
     /// A pod with its own PID namespace for each container, whose logs lie on
     /// the machine.
     pub fn new(machine: &Machine, name: &str) -> Self {
+        Self::logging_to(&machine.path("pod-logs"), name)
+    }
+
+    /// Likewise, with its logs in a directory below this one.
+    pub fn logging_to(logs: &Path, name: &str) -> Self {
         let options =
             cri::NamespaceOption { pid: NamespaceMode::Container.into(), ..Default::default() };
         let config = cri::PodSandboxConfig {
@@ -44,7 +49,7 @@ impl Pod {
                 attempt: 0,
             }),
             hostname: name.into(),
-            log_directory: machine.path("pod-logs").join(name).display().to_string(),
+            log_directory: logs.join(name).display().to_string(),
             linux: Some(cri::LinuxPodSandboxConfig {
                 security_context: Some(cri::LinuxSandboxSecurityContext {
                     namespace_options: Some(options),

@@ -3,6 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Whether systemd makes the groups of pods here, as `cgroup.driver = "auto"`
+/// has it.
+pub fn by_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+        && Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 /// A group's directory in the hierarchy that has a controller.
 pub fn directory(controller: &str, group: &str) -> PathBuf {
     let v1 = Path::new("/sys/fs/cgroup").join(controller);

@@ -13,6 +13,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::daemon::Daemon;
 use crate::drift::Drift;
+use crate::group;
 use crate::images;
 use crate::sweep::sweep;
 
@@ -122,6 +123,15 @@ impl Machine {
         &self.cgroup
     }
 
+    /// The cgroup of a pod whose client named no parent.
+    pub fn pod_group(&self, pod: &str) -> String {
+        if group::by_systemd() {
+            format!("{}/corten-{pod}.scope", self.cgroup)
+        } else {
+            format!("{}/{pod}", self.cgroup)
+        }
+    }
+
     /// The registry's host and port.
     pub fn registry(&self) -> String {
         self.registry.address().to_string()
@@ -182,7 +192,7 @@ network.cni.bin_dirs = ["{plugins}", "/usr/lib/cni"]
             socket = at("corten.sock"),
             shim = shim.display(),
             logs = at("logs"),
-            cgroup = self.cgroup,
+            cgroup = cgroup_root(self.directory.path()),
             hosts = at("hosts"),
             cdi = at("cdi"),
             cni = at("cni"),
@@ -215,8 +225,15 @@ fn in_memory() -> Option<tempfile::TempDir> {
     Some(made.expect("a directory"))
 }
 
-/// A cgroup named after the machine's directory, which is unique.
-fn cgroup_name(directory: &Path) -> String {
+/// What the daemon is told of cgroups: a name like that of the machine's
+/// directory, which is unique.
+fn cgroup_root(directory: &Path) -> String {
     let name = directory.file_name().expect("a directory has a name");
     format!("/{}", name.to_string_lossy())
+}
+
+/// The cgroup that this is: a slice, where systemd makes them.
+fn cgroup_name(directory: &Path) -> String {
+    let root = cgroup_root(directory);
+    if group::by_systemd() { format!("/corten.slice{root}.slice") } else { root }
 }

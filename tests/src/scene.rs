@@ -18,6 +18,7 @@ pub struct Scene {
     pub id: String,
     /// The shell image.
     pub image: String,
+    group: String,
     containers: u32,
 }
 
@@ -49,7 +50,13 @@ impl Scene {
         let mut pod = Pod::new(machine, name);
         change(&mut pod);
         let id = client.run_pod(&pod).await.expect("the pod runs");
-        Self { client, pod, id, image, containers: 0 }
+        let group = machine.pod_group(&id);
+        Self { client, pod, id, image, group, containers: 0 }
+    }
+
+    /// The cgroup of a container, of a pod whose client named no parent.
+    pub fn group(&self, container: &str) -> String {
+        format!("{}/{container}", self.group)
     }
 
     /// A container with a name of its own that runs a script.

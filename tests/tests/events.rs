@@ -152,7 +152,7 @@ fn nothing_is_lost_while_nobody_listens() {
 
         // While nobody listens; then while there is no daemon.
         let two = scene.idle(|_| {}).await;
-        let group = format!("{}/{}/{one}", machine.cgroup(), scene.id);
+        let group = scene.group(&one);
         let container = scene.client.status(&one).await.expect("a status");
         assert_eq!(container.state(), State::ContainerRunning);
         daemon.kill();

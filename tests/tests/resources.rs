@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use corten_api::cri;
-use corten_tests::client::Container;
-use corten_tests::group::{directory, pids, setting, unified};
+use corten_api::cri::{self, CgroupDriver};
+use corten_tests::client::{Container, Pod};
+use corten_tests::group::{by_systemd, directory, pids, setting, unified};
 use corten_tests::{Machine, Scene, until};
 use tonic::Code;
 
@@ -40,7 +40,7 @@ fn limits_are_the_kernels() {
                     vec![cri::HugepageLimit { page_size: "2MB".into(), limit: 4 << 20 }];
             }))
             .await;
-        let group = format!("{}/{}/{id}", machine.cgroup(), scene.id);
+        let group = scene.group(&id);
         let of = |controller: &str, v1: &str, v2: &str| setting(controller, &group, v1, v2);
         let shares = of("cpu", "cpu.shares", "cpu.weight");
         assert!(["512", "20", "59"].contains(&shares.as_str()), "{shares}");
@@ -131,7 +131,7 @@ fn an_exec_counts_for_its_container() {
     Machine::run(async |machine, daemon| {
         let mut scene = Scene::new(machine, daemon, |_| {}).await;
         let id = scene.idle(resources(small)).await;
-        let group = format!("{}/{}/{id}", machine.cgroup(), scene.id);
+        let group = scene.group(&id);
         for timeout in [0, 60] {
             let (code, _, _) =
                 scene.client.exec(&id, &["tail", "/dev/zero"], timeout).await.unwrap();
@@ -156,6 +156,10 @@ fn an_exec_counts_for_its_container() {
 
 #[test]
 fn a_parent_that_the_client_made() {
+    if by_systemd() {
+        eprintln!("skipped: parents are slices here, and have a test of their own");
+        return;
+    }
     Machine::run(async |machine, daemon| {
         // Below the machine's group, so that nothing of it stays.
         let parent = format!("{}/kubepods/pod-7", machine.cgroup());
@@ -189,11 +193,35 @@ fn a_parent_that_the_client_made() {
 }
 
 #[test]
+fn a_parent_of_the_wrong_kind_is_refused() {
+    Machine::run(async |machine, daemon| {
+        let mut client = daemon.client().await;
+        let parents: &[&str] = if by_systemd() {
+            &["/kubepods/pod-7", "pod-7", "/kubepods.slice/other-pod7.slice", "a--b.slice"]
+        } else {
+            &["kubepods-pod7.slice", "/kubepods.slice/kubepods-pod7.slice"]
+        };
+        for parent in parents {
+            let mut pod = Pod::new(machine, "misplaced");
+            pod.config.linux.get_or_insert_default().cgroup_parent = (*parent).to_owned();
+            let error = client.run_pod(&pod).await.unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+            assert!(error.message().contains(parent), "{error}");
+            assert!(error.message().contains("slice"), "{error}");
+        }
+        assert!(client.pods().await.is_empty());
+        let config = client.runtime.runtime_config(cri::RuntimeConfigRequest {}).await.unwrap();
+        let expected = if by_systemd() { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
+        assert_eq!(config.into_inner().linux.unwrap().cgroup_driver, expected as i32);
+    });
+}
+
+#[test]
 fn a_timeout_kills_the_whole_tree_of_an_exec() {
     Machine::run(async |machine, daemon| {
         let mut scene = Scene::new(machine, daemon, |_| {}).await;
         let id = scene.idle(|_| {}).await;
-        let group = format!("{}/{}/{id}", machine.cgroup(), scene.id);
+        let group = scene.group(&id);
         // Born in its group, not moved there: v2 alone says so.
         // Running is the shell; what it executes comes a moment later.
         let main = until("the shell has become sleep", async || {

@@ -112,7 +112,7 @@ fn waits_then(machine: &Machine, name: &str, image: &str, then: &str) -> Contain
 }
 
 fn pids(machine: &Machine, pod: &str, container: &str) -> Vec<i32> {
-    let group = format!("{}/{pod}/{container}", machine.cgroup());
+    let group = format!("{}/{container}", machine.pod_group(pod));
     let cgroups = Cgroups::probe().unwrap();
     if !cgroups.exists(&group).unwrap() {
         return Vec::new();

@@ -2,14 +2,16 @@
 
 use corten_api::cri::CgroupDriver as CriDriver;
 use corten_cri::NodeFacts;
+use corten_pods::CgroupDriver;
 
-use crate::config::{CgroupDriver, Config, CriNetwork};
+use crate::config::{Config, CriNetwork};
 
 /// The facts as they are when the daemon starts.
 pub fn facts(config: &Config) -> NodeFacts {
     NodeFacts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        cgroup_driver: match config.cgroup.driver {
+        cgroup_driver: match config.cgroup.driver.resolve() {
+            CgroupDriver::Systemd => CriDriver::Systemd,
             CgroupDriver::Cgroupfs => CriDriver::Cgroupfs,
         },
         config: status_config(config),
@@ -30,6 +32,10 @@ fn for_people(config: &Config) -> Vec<(String, String, String)> {
     let fact = |group: &str, name: &str, value: String| (group.to_owned(), name.to_owned(), value);
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let path = |path: &std::path::Path| path.display().to_string();
+    let driver = match config.cgroup.driver.resolve() {
+        CgroupDriver::Systemd => "systemd",
+        CgroupDriver::Cgroupfs => "cgroupfs",
+    };
     let network = match config.network.cri {
         CriNetwork::Cni => "CNI plugins",
         CriNetwork::Builtin => "the built-in bridge",
@@ -41,6 +47,7 @@ fn for_people(config: &Config) -> Vec<(String, String, String)> {
         fact("kernel", "release", read("/proc/sys/kernel/osrelease")),
         fact("kernel", "architecture", std::env::consts::ARCH.to_owned()),
         fact("kernel", "cgroups", cgroups().to_owned()),
+        fact("kernel", "cgroup driver", driver.to_owned()),
         fact("kernel", "AppArmor", on(read("/sys/module/apparmor/parameters/enabled") == "Y")),
         fact("kernel", "SELinux", on(std::path::Path::new("/sys/fs/selinux/enforce").exists())),
         fact("storage", "root", path(&config.root)),

@@ -171,6 +171,7 @@ async fn open_engine(config: &Config, store: Arc<Store>) -> Result<Engine, Error
         state_dir: config.state.clone(),
         shim_path: config.shim.clone(),
         cgroup_root: config.cgroup.root.clone(),
+        cgroup_driver: config.cgroup.driver.resolve(),
         cdi_dirs: config.device.cdi_dirs.clone(),
         log_dir: config.log_dir.clone(),
         cri_network: match config.network.cri {

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::placement::Scope;
 use crate::state::{ContainerState, SandboxState};
 use crate::view::ProcessUser;
 
@@ -46,6 +47,9 @@ pub struct SandboxRecord {
     pub cgroup: String,
     /// We made `cgroup`, and remove it.
     pub owns_cgroup: bool,
+    /// The unit of systemd that `cgroup` is, where systemd makes cgroups.
+    #[serde(default)]
+    pub scope: Option<Scope>,
     /// The network was asked to attach it, and must be asked to detach it.
     pub network_intended: bool,
     /// What the network answered.

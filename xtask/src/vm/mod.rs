@@ -1,11 +1,13 @@
 //! A virtual machine with Debian's cloud kernel, cgroup v2 alone, and files of
-//! our choice, in which one command runs. `cargo xtask vm` runs the tests of
-//! our cgroups in it.
+//! our choice, in which one command runs. `cargo xtask vm` runs those tests in
+//! it that need v2, systemd or AppArmor; they are the same programs that run
+//! on this machine.
 
 mod guest;
 mod initramfs;
 mod modules;
 pub mod packages;
+mod suites;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 pub use guest::Init;
+pub use suites::smoke;
 
 use crate::setup::kernel_directory;
 use crate::shell;
@@ -174,7 +177,7 @@ impl Vm {
     }
 }
 
-/// The command: without arguments the smoke test.
+/// The command: without arguments, all tests that belong into it.
 pub fn main(arguments: &[String]) -> Result<()> {
     let mut vm = Vm::new("");
     vm.modules = MODULES.iter().map(ToString::to_string).collect();
@@ -196,59 +199,10 @@ pub fn main(arguments: &[String]) -> Result<()> {
         }
     }
     if vm.command.is_empty() {
-        return smoke();
+        return suites::full();
     }
     match vm.run()?.0 {
         0 => Ok(()),
         code => bail!("the command ended with {code}"),
     }
-}
-
-/// On pure v2: the tests of `corten-kernel`'s cgroups, and whole pods with
-/// their limits.
-pub fn smoke() -> Result<()> {
-    let mut vm = Vm::new(
-        "set -e\n\
-         /tests/cgroup cgroup:: --test-threads 2\n\
-         (CORTEN_PROGRAMS=/programs /tests/life --test-threads 1 || { dmesg | tail -5; false; })\n\
-         CORTEN_PROGRAMS=/programs /tests/limits --test-threads 1",
-    );
-    vm.modules = MODULES.iter().map(ToString::to_string).collect();
-    vm.files.push((test_program("corten-kernel", &["--lib"])?, "/tests/cgroup".into()));
-    for name in ["life", "limits"] {
-        let program = test_program("corten-tests", &["--test", name])?;
-        vm.files.push((program, format!("/tests/{name}")));
-    }
-    let programs = crate::build::programs()?;
-    for name in ["cortend", "corten-shim"] {
-        vm.files.push((programs.join(name), format!("/programs/{name}")));
-    }
-    // What the tests make their images and their registry with; busybox's own
-    // tar lacks what they need.
-    vm.files.push(("/bin/tar".into(), "/usr/local/bin/tar".into()));
-    vm.files.push(("/usr/bin/docker-registry".into(), "/usr/bin/docker-registry".into()));
-    let (code, lines) = vm.run()?;
-    if code != 0 {
-        bail!("the tests ended with {code} in the virtual machine");
-    }
-    let green =
-        |line: &&String| line.starts_with("test result: ok.") && !line.contains(" 0 passed");
-    if lines.iter().filter(green).count() != 3 {
-        bail!("not every test program ran its tests in the virtual machine");
-    }
-    Ok(())
-}
-
-/// Builds tests of a package (`--lib`, `--test NAME`) and returns the program.
-pub fn test_program(package: &str, which: &[&str]) -> Result<PathBuf> {
-    let mut cargo = shell::cargo(["test", "--package", package]);
-    cargo.args(which).args(["--no-run", "--message-format=json"]);
-    let text = shell::output(&mut cargo)?;
-    let mut executables = text.lines().filter_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        // Programs of the package are built for its tests as well.
-        let is_test = message.pointer("/profile/test")?.as_bool()?;
-        message.get("executable")?.as_str().filter(|_| is_test).map(PathBuf::from)
-    });
-    executables.next_back().with_context(|| format!("cargo built no tests of {package}"))
 }

@@ -102,9 +102,24 @@ pub struct Cgroup {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CgroupDriver {
-    /// We do, in the file system.
+    /// systemd where it is PID 1 on cgroup v2, else we.
     #[default]
+    Auto,
+    /// systemd: a scope for each pod.
+    Systemd,
+    /// We do, in the file system.
     Cgroupfs,
+}
+
+impl CgroupDriver {
+    /// The driver for this machine.
+    pub fn resolve(self) -> corten_pods::CgroupDriver {
+        match self {
+            Self::Auto => corten_pods::CgroupDriver::detect(),
+            Self::Systemd => corten_pods::CgroupDriver::Systemd,
+            Self::Cgroupfs => corten_pods::CgroupDriver::Cgroupfs,
+        }
+    }
 }
 
 /// Registries.
@@ -232,7 +247,7 @@ impl Default for Log {
 
 impl Default for Cgroup {
     fn default() -> Self {
-        Self { driver: CgroupDriver::Cgroupfs, root: "/corten".to_owned() }
+        Self { driver: CgroupDriver::Auto, root: "/corten".to_owned() }
     }
 }
 

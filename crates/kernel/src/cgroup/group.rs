@@ -139,6 +139,11 @@ impl Group {
         }
     }
 
+    /// Moves a process here, with all its threads; on v2.
+    pub fn adopt(&self, pid: i32) -> Result<()> {
+        self.unified()?.write("cgroup.procs", &pid.to_string())
+    }
+
     /// Makes a group for one exec, below this one in the v2 hierarchy, so that
     /// its whole tree can be killed. It has no controllers of its own: its
     /// processes count for this group. `None` where there is no v2, or where

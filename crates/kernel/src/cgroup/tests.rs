@@ -259,6 +259,24 @@ fn a_limit_below_the_use_can_be_refused() {
 }
 
 #[test]
+fn below_a_group_with_processes() {
+    let scene = Scene::new();
+    let outer = scene.create("outer", &Resources::default());
+    let mut guest = Guest::start(&outer.entry().unwrap(), "echo here; exec sleep 1000");
+    guest.says("here");
+    // A process can still be below it, also this one.
+    let inner = scene.create("outer/inner", &Resources::default());
+    assert!(run(&inner, "true").status.success());
+    if inner.unified().is_ok() && scene.cgroups.is_unified() {
+        let pid = guest.0.as_ref().unwrap().id();
+        inner.adopt(pid as i32).unwrap();
+        assert_eq!(inner.pids().unwrap(), [pid as i32]);
+        // Now its neighbours have all controllers.
+        scene.create("outer/limited", &memory(8 * MIB, 8 * MIB));
+    }
+}
+
+#[test]
 fn too_many_processes() {
     let scene = Scene::new();
     let resources = Resources { pids_limit: Some(1), ..Resources::default() };

@@ -33,9 +33,10 @@ fn has_controllers(unified: &Unified, group: &Directory) -> Result<bool> {
 
 /// Gives the groups below `parent` the controllers that it has itself.
 ///
-/// A group that holds processes refuses (EBUSY). Those are not ours to move:
-/// then the group below has no such controller, which is an error only when a
-/// limit that needs it is asked for.
+/// A group that holds processes is not asked: it would refuse some, and with
+/// the others become one of threads, below which no process can be. Its
+/// processes are not ours to move: then the group below has no such controller,
+/// which is an error only when a limit that needs it is asked for.
 fn hand_down(unified: &Unified, parent: &Directory) -> Result<()> {
     let has = parent.read("cgroup.controllers")?;
     let given = parent.read("cgroup.subtree_control")?;
@@ -44,13 +45,18 @@ fn hand_down(unified: &Unified, parent: &Directory) -> Result<()> {
         .filter(|name| in_list(&has, name) && !in_list(&given, name))
         .map(|name| format!("+{name}"))
         .collect();
-    if missing.is_empty() || parent.try_write("cgroup.subtree_control", &missing.join(" ")).is_ok()
+    let is_root = parent.path() == unified.mount;
+    if missing.is_empty()
+        || (!is_root && !parent.pids()?.is_empty())
+        || parent.try_write("cgroup.subtree_control", &missing.join(" ")).is_ok()
     {
         return Ok(());
     }
     for name in missing {
         match parent.try_write("cgroup.subtree_control", &name) {
-            Ok(()) | Err(Errno::BUSY | Errno::NOENT | Errno::OPNOTSUPP | Errno::ACCESS) => {}
+            Ok(()) | Err(Errno::NOENT | Errno::OPNOTSUPP | Errno::ACCESS) => {}
+            // Somebody has just come.
+            Err(Errno::BUSY) => return Ok(()),
             Err(errno) => return Err(parent.write_error("cgroup.subtree_control", &name, errno)),
         }
     }

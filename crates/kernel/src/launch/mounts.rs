@@ -84,6 +84,9 @@ impl Walk<'_> {
     pub(super) fn attach_root(&mut self, mount: BorrowedFd<'_>) -> Result<(), Errno> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         rustix::mount::move_mount(mount, c"", rustix::fs::CWD, c"/", flags)?;
+        // A clone of a shared mount is shared as well, and then no root.
+        let private = propagation_flag(Propagation::Private);
+        sys::mount_setattr(mount, true, 0, 0, private, None)?;
         self.root = Some(rustix::io::fcntl_dupfd_cloexec(mount, 3)?);
         Ok(())
     }

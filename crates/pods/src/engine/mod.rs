@@ -41,6 +41,7 @@ mod prepare;
 mod recover;
 mod restore;
 mod sandbox;
+mod scope;
 mod selinux;
 mod shims;
 mod solo;
@@ -68,8 +69,10 @@ use crate::error::{Error, Kind, Result};
 use crate::events::Hub;
 use crate::journal::Journal;
 use crate::meters::Meters;
+use crate::placement::CgroupDriver;
 use crate::runtimes::{HandlerView, RuntimeSettings, Runtimes};
 use crate::shim::{ShimNews, ShimProgram};
+use crate::systemd::Systemd;
 use crate::table::{Container, Sandbox, Table};
 use crate::view::*;
 
@@ -99,8 +102,11 @@ pub struct EngineConfig {
     pub state_dir: PathBuf,
     /// The shim's program.
     pub shim_path: PathBuf,
-    /// The cgroup below which sandboxes without a parent get theirs (`/corten`).
+    /// The cgroup below which sandboxes without a parent get theirs (`/corten`;
+    /// with systemd the slice of that name).
     pub cgroup_root: String,
+    /// Who makes the cgroups of pods.
+    pub cgroup_driver: CgroupDriver,
     /// Directories with the CDI files of vendors; of two that describe the same
     /// device the later counts.
     pub cdi_dirs: Vec<PathBuf>,
@@ -130,6 +136,7 @@ struct Inner {
     bridge: Network,
     namespaces: NamespacePool,
     cgroups: Arc<Cgroups>,
+    systemd: Systemd,
     shims: Arc<ShimProgram>,
     node: node::Node,
     /// None where it is off.
@@ -159,6 +166,7 @@ impl Engine {
         bridge: Network,
     ) -> Result<Self> {
         let cgroups = Arc::new(Cgroups::probe()?);
+        config.cgroup_driver.check(&cgroups)?;
         let shims = ShimProgram::prepare(
             &config.shim_path,
             cgroups.clone(),
@@ -184,6 +192,7 @@ impl Engine {
             cni,
             bridge,
             cgroups,
+            systemd: Systemd::default(),
             journal,
             counters: Mutex::default(),
             meters: Meters::default(),

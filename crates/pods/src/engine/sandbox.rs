@@ -26,7 +26,7 @@ impl Inner {
         config: SandboxConfig,
     ) -> Result<Arc<Sandbox>> {
         self.runtimes.usable(&config.runtime_handler)?;
-        let sandbox = Arc::new(self.new_sandbox(namespace, config));
+        let sandbox = Arc::new(self.new_sandbox(namespace, config)?);
         match self.claim_sandbox(&sandbox).await? {
             Claim::New => {
                 let inner = self.clone();
@@ -62,14 +62,13 @@ impl Inner {
         }
     }
 
-    fn new_sandbox(&self, namespace: &Namespace, config: SandboxConfig) -> Sandbox {
+    fn new_sandbox(&self, namespace: &Namespace, config: SandboxConfig) -> Result<Sandbox> {
         let id = SandboxId::from_random(corten_kernel::random::bytes());
-        let owns_cgroup = config.cgroup_parent.is_empty();
-        let cgroup = if owns_cgroup {
-            format!("{}/{id}", self.config.cgroup_root)
-        } else {
-            config.cgroup_parent.clone()
-        };
+        let place = self.config.cgroup_driver.place(
+            &self.config.cgroup_root,
+            &config.cgroup_parent,
+            &id,
+        )?;
         let config = Arc::new(config);
         let record = SandboxRecord {
             id: id.clone(),
@@ -79,8 +78,9 @@ impl Inner {
             created_at_ns: realtime_ns(),
             boot_id: self.boot_id.clone(),
             shim_pid: None,
-            cgroup,
-            owns_cgroup,
+            cgroup: place.cgroup,
+            owns_cgroup: place.owned,
+            scope: place.scope,
             network_intended: false,
             attachment: None,
             netns: None,
@@ -88,7 +88,7 @@ impl Inner {
             resources: config.resources.clone(),
             overhead: config.overhead.clone(),
         };
-        Sandbox {
+        Ok(Sandbox {
             id,
             namespace: namespace.clone(),
             config,
@@ -98,7 +98,7 @@ impl Inner {
             shim: watch::Sender::new(None),
             cpu: CpuRate::default(),
             teardown: tokio::sync::Mutex::new(()),
-        }
+        })
     }
 
     async fn make_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
@@ -135,12 +135,11 @@ impl Inner {
         let network = async { if networked { self.attach_network(sandbox).await } else { Ok(()) } };
         let shim = self.prepare_shim(sandbox, &namespaces);
         let files = self.write_sandbox_files(sandbox);
-        let limits = self.limit_sandbox(sandbox);
-        let (network, shim, files, limits) = tokio::join!(network, shim, files, limits);
+        let (network, shim, files) = tokio::join!(network, shim, files);
         network?;
         files?;
-        limits?;
         let shim = shim?;
+        self.limit_sandbox(sandbox).await?;
         if sandbox.config.namespaces.pid == NamespaceMode::Pod {
             self.start_pod_init(sandbox, &shim).await?;
         }
@@ -190,9 +189,15 @@ impl Inner {
 
     async fn start_shim(&self, sandbox: &Sandbox) -> Result<Shim> {
         let dir = self.journal.sandbox_dir(&sandbox.id);
-        let started = self.shims.start(&sandbox.id, &dir).await?;
+        let scope = sandbox.record.borrow().scope.clone();
+        let started = self.shims.start(&sandbox.id, &dir, scope.is_none()).await?;
         self.change_sandbox(sandbox, |record| record.shim_pid = Some(started.pid))?;
-        Shim::connect(&sandbox.id, &started.socket, self.news.clone()).await
+        let (shim, scope) = tokio::join!(
+            Shim::connect(&sandbox.id, &started.socket, self.news.clone()),
+            self.start_scope(sandbox, started.pid)
+        );
+        scope?;
+        shim
     }
 
     fn shm_bytes(&self, config: &SandboxConfig) -> u64 {

@@ -68,7 +68,8 @@ impl Inner {
         }
         let pod = joined(&before.resources, resources).map_err(|e| e.during(doing()))?;
         let overhead = joined(&before.overhead, overhead).map_err(|e| e.during(doing()))?;
-        let undo = if before.owns_cgroup && pod.change != Resources::default() {
+        let ours = sandbox.config.cgroup_parent.is_empty();
+        let undo = if ours && pod.change != Resources::default() {
             self.make_group(before.cgroup.clone()).await?;
             let undo = self.set_limits(before.cgroup.clone(), pod.change).await;
             Some(undo.map_err(|error| error.during(doing()))?)
@@ -92,12 +93,12 @@ impl Inner {
     /// The cgroup of a pod that has limits as a whole, where nobody else sets
     /// them.
     pub(super) async fn limit_sandbox(&self, sandbox: &Sandbox) -> Result<()> {
-        let (owned, group, resources) = {
+        let (group, resources) = {
             let record = sandbox.record.borrow();
-            (record.owns_cgroup, record.cgroup.clone(), record.resources.clone())
+            (record.cgroup.clone(), record.resources.clone())
         };
         let limits = Resources { oom_score_adj: None, ..resources };
-        if !owned || limits == Resources::default() {
+        if !sandbox.config.cgroup_parent.is_empty() || limits == Resources::default() {
             return Ok(());
         }
         self.make_group(group.clone()).await?;

@@ -57,15 +57,21 @@ impl ShimProgram {
         Ok(Self { mounts, null, cgroups, cgroup })
     }
 
-    /// Starts a shim that listens in `dir` and writes its exits there.
-    pub async fn start(self: &Arc<Self>, id: &SandboxId, dir: &Path) -> Result<Started> {
+    /// Starts a shim that listens in `dir` and writes its exits there, in a
+    /// cgroup of its own or in the daemon's.
+    pub async fn start(
+        self: &Arc<Self>,
+        id: &SandboxId,
+        dir: &Path,
+        own_group: bool,
+    ) -> Result<Started> {
         let (this, id, dir) = (self.clone(), id.clone(), dir.to_owned());
-        tokio::task::spawn_blocking(move || this.start_now(&id, &dir))
+        tokio::task::spawn_blocking(move || this.start_now(&id, &dir, own_group))
             .await
             .map_err(|error| Error::internal(format!("starting a shim panicked: {error}")))?
     }
 
-    fn start_now(&self, id: &SandboxId, dir: &Path) -> Result<Started> {
+    fn start_now(&self, id: &SandboxId, dir: &Path, own_group: bool) -> Result<Started> {
         let socket = dir.join("shim.sock");
         let listener = fdpass::listen(&socket)?;
         let exits = dir.join("exits");
@@ -73,7 +79,7 @@ impl ShimProgram {
             std::fs::File::options().create(true).append(true).open(&exits).map_err(|error| {
                 Error::internal(format!("unable to open {}: {error}", exits.display()))
             })?;
-        let group = self.own_group(id)?;
+        let group = if own_group { self.own_group(id)? } else { None };
         let arguments = format!("corten-shim\0{id}\0");
         let steps = [
             Step::JoinNamespace { fd: FdIndex(0), kind: NamespaceKind::Mount },

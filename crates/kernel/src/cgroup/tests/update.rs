@@ -69,9 +69,9 @@ fn a_change_can_be_taken_back() {
 fn less_memory_than_is_used_kills_nobody() {
     let scene = Scene::new();
     let group = scene.create("one", &memory(256 * MIB, 256 * MIB));
-    // 48 MiB that cannot be reclaimed, and some that can.
-    let script = "x=$(head -c 50331648 /dev/zero | tr '\\0' x); \
-        head -c 67108864 /dev/zero > /tmp/corten-$$; rm /tmp/corten-$$; echo here; read more";
+    // 48 MiB that lie in memory, and nowhere else.
+    let script = "exec 3> /dev/shm/corten-$$; rm /dev/shm/corten-$$; \
+        head -c 50331648 /dev/zero >&3; echo here; read more";
     let mut guest = Guest::start(&group.entry().unwrap(), script);
     guest.says("here");
     let error = group.update(&memory(24 * MIB, 24 * MIB)).unwrap_err();

@@ -1,5 +1,7 @@
 //! A whole container, and what it sees.
 
+use rustix::mount::MountPropagationFlags;
+
 use super::kit::*;
 use crate::launch::*;
 
@@ -19,6 +21,21 @@ fn a_shell_in_its_own_world() {
     );
     assert!(outcome.output.contains("SigIgn:\t0000000000000000"), "{outcome:?}");
     assert_eq!(outcome.code, 0);
+}
+
+/// As systemd leaves them.
+#[test]
+fn where_all_mounts_are_shared() {
+    let thread = std::thread::spawn(|| {
+        crate::sys::unshare(libc::CLONE_FS | libc::CLONE_NEWNS).expect("a mount namespace");
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change(c"/", private).expect("apart from the machine");
+        let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+        rustix::mount::mount_change(c"/", shared).expect("shared among themselves");
+        container(&Image::new(), &[Step::AwaitStart], "echo here")
+    });
+    let outcome = thread.join().expect("the thread ends");
+    assert_eq!((outcome.failed, outcome.output.as_str()), (None, "here\n"));
 }
 
 #[test]
