@@ -82,7 +82,13 @@ fn header() -> Header<'static> {
         console: true,
         fd_count: 4,
         hook_mounts: Some(FdIndex(2)),
-        delegate: None,
+        delegate: Some(Delegate {
+            directory: FdIndex(3),
+            pid_file: c"pid",
+            console: Some(FdIndex(1)),
+            inherit: None,
+            timeout_ms: 5,
+        }),
     }
 }
 
