@@ -5,11 +5,12 @@ PREFIX ?= /usr/local
 LIBEXEC ?= /usr/libexec/corten
 XTASK := cargo xtask
 
-.PHONY: help linker demo test full conformance kubelet bench build install clean
+.PHONY: help linker demo test vm full conformance kubelet bench build install clean
 
 help:
 	@echo 'make demo         see Corten at work, on a bare Debian machine'
 	@echo 'make test         everything that must hold before a commit'
+	@echo 'make vm           tests that need cgroup v2, systemd or AppArmor, in a virtual machine'
 	@echo 'make full         the same and everything that takes longer'
 	@echo 'make conformance  critest: every spec of CRI that this machine can run'
 	@echo 'make kubelet      a real kubelet keeps pods on Corten (builds one: minutes)'
@@ -28,8 +29,13 @@ test: linker
 	$(XTASK) setup
 	$(XTASK) test
 
+vm: linker
+	$(XTASK) setup
+	$(XTASK) vm
+
 # Whole pods again and again: what fails once in a while, fails here.
 full: test
+	$(XTASK) vm
 	for round in 1 2 3; do cargo test -p corten-tests || exit 1; done
 	$(XTASK) conformance --handler runc
 	$(XTASK) conformance --handler runc --websocket --seed 1

@@ -177,13 +177,15 @@ impl Vm {
     }
 }
 
-/// The command: without arguments, all tests that belong into it.
+/// The command: without arguments all tests that belong into it, with `--smoke`
+/// a few.
 pub fn main(arguments: &[String]) -> Result<()> {
     let mut vm = Vm::new("");
     vm.modules = MODULES.iter().map(ToString::to_string).collect();
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "--smoke" => return suites::smoke(),
             "--file" => {
                 let pair = arguments.next().and_then(|pair| pair.split_once(':'));
                 let (host, guest) = pair.context("--file wants HOST:GUEST")?;

@@ -29,23 +29,28 @@ const SYSTEMD: Tests = pods(&["--test", "systemd"], &[]);
 const RESOURCES: Tests = pods(&["--test", "resources"], &[]);
 const UPDATE: Tests = pods(&["--test", "update"], &[]);
 const RESTART: Tests = pods(&["--test", "restart"], &[]);
+/// AppArmor, which this machine may not have.
+const LSM: Tests = pods(&["--test", "lsm"], &[]);
 /// Limits of each kind, OOM, and their change.
 const LIMITS: Tests = pods(
     &["--test", "resources"],
     &["limits_are_the_kernels", "out_of_memory", "a_parent_of_the_wrong_kind_is_refused"],
 );
 
+/// When a machine that shares its processors with others is given up.
+const SMOKE: Duration = Duration::from_secs(400);
+
 /// Minutes, not more: on v2 alone, and with systemd.
 pub fn smoke() -> Result<()> {
-    run(Init::Busybox, Duration::from_secs(120), &[CGROUPS, LIFE, LIMITS])?;
-    run(Init::Systemd, Duration::from_secs(180), &[SYSTEMD, LIMITS])
+    run(Init::Busybox, SMOKE, &[CGROUPS, LIFE, LIMITS])?;
+    run(Init::Systemd, SMOKE, &[SYSTEMD, LIMITS])
 }
 
 /// Everything.
 pub fn full() -> Result<()> {
     let patience = Duration::from_secs(1200);
     run(Init::Busybox, patience, &[CGROUPS, LIFE, RESOURCES, UPDATE])?;
-    run(Init::Systemd, patience, &[SYSTEMD, RESOURCES, UPDATE, RESTART])
+    run(Init::Systemd, patience, &[SYSTEMD, RESOURCES, UPDATE, RESTART, LSM])
 }
 
 fn run(init: Init, timeout: Duration, suite: &[Tests]) -> Result<()> {
