@@ -22,6 +22,10 @@ pub const LOG_QUEUE_BYTES_MAX: usize = 64 << 10;
 /// Messages that a shim keeps for a daemon that does not read them; then it
 /// drops the connection, and the daemon asks again.
 pub const SHIM_MESSAGES_MAX: usize = 2 * (POD_CONTAINERS_MAX + POD_EXECS_MAX);
+/// Processes of one container that are listed.
+pub const PROCESSES_LISTED_MAX: usize = 4096;
+/// Bytes of a process's command line that are shown.
+pub const PROCESS_COMMAND_BYTES_MAX: usize = 1024;
 /// Clients attached to the containers of one pod at the same time.
 pub const POD_ATTACHMENTS_MAX: usize = 32;
 /// Bytes of a stream that wait in the shim for one attached client.

@@ -61,6 +61,14 @@ pub enum Command {
     Cp(cp::Arguments),
     /// Listen on this machine for ports inside of a container or pod
     PortForward(port_forward::Arguments),
+    /// Show what running containers use
+    Stats(stats::Arguments),
+    /// List the processes of a running container
+    Top(top::Arguments),
+    /// Show what happens to containers
+    Events(events::Arguments),
+    /// Change the limits of containers
+    Update(update::Arguments),
     /// Start containers that have ended
     Start(start::Arguments),
     /// Ask containers to end, and kill them when their time is up

@@ -191,8 +191,6 @@ const COMMANDS: &[(&str, &str)] = &[
     ("login", "give the credentials when you pull: corten pull --username NAME --password-stdin"),
     ("create", "'corten run -d' makes and starts it"),
     ("restart", "'corten stop' it, then 'corten start' it"),
-    ("top", "'corten exec NAME ps' shows its processes"),
-    ("stats", "systemd-cgtop shows what groups use"),
     ("compose", "Corten runs single containers and Kubernetes' pods"),
     ("volume", NO_VOLUMES),
     (

@@ -177,6 +177,58 @@ pub struct ExecSession {
     pub exit: oneshot::Receiver<Exit>,
 }
 
+/// A process of a container.
+#[derive(Debug, Clone)]
+pub struct ProcessView {
+    /// As the host sees it.
+    pub pid: i32,
+    /// Its parent, likewise.
+    pub parent: i32,
+    /// Its user, likewise.
+    pub uid: u32,
+    /// As `/proc` has it: `R`, `S`, `D`, `Z`…
+    pub state: char,
+    /// How many.
+    pub threads: u64,
+    /// Processor time, nanoseconds.
+    pub cpu_ns: u64,
+    /// Memory that it has mapped and that is there.
+    pub memory_bytes: u64,
+    /// Its words, or its name in brackets where it has none.
+    pub command: String,
+}
+
+/// How bad something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Gravity {
+    /// Could be better.
+    Hint,
+    /// Something will not work.
+    Warning,
+    /// Containers cannot run.
+    Error,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// How bad it is.
+    pub gravity: Gravity,
+    /// What it is about, in a word or two.
+    pub subject: &'static str,
+    /// What is wrong.
+    pub text: String,
+    /// What to do about it; may be empty.
+    pub advice: String,
+}
+
+impl Finding {
+    /// A finding.
+    pub fn new(gravity: Gravity, subject: &'static str, text: String, advice: &str) -> Self {
+        Self { gravity, subject, text, advice: advice.to_owned() }
+    }
+}
+
 /// A part of a container's files to read.
 #[derive(Debug, Clone, Default)]
 pub struct CopyOutRequest {

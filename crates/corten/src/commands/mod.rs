@@ -4,6 +4,7 @@ pub mod attach;
 pub mod completion;
 pub mod cp;
 pub mod doctor;
+pub mod events;
 pub mod exec;
 pub mod images;
 pub mod info;
@@ -21,7 +22,10 @@ pub mod rmi;
 pub mod run;
 pub mod save;
 pub mod start;
+pub mod stats;
 pub mod stop;
+pub mod top;
+pub mod update;
 pub mod version;
 pub mod wait;
 
@@ -42,6 +46,10 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         Command::Logs(command) => command.run(place).await,
         Command::Exec(command) => command.run(place).await,
         Command::Attach(command) => command.run(place).await,
+        Command::Stats(command) => command.run(place).await,
+        Command::Top(command) => command.run(place).await,
+        Command::Events(command) => command.run(place).await,
+        Command::Update(command) => command.run(place).await,
         Command::Cp(command) => command.run(place).await,
         Command::PortForward(command) => command.run(place).await,
         Command::Start(command) => command.run(place).await,

@@ -104,6 +104,7 @@ serve! {
         version: VersionRequest => VersionResponse;
         info: InfoRequest => InfoResponse;
         list_namespaces: ListNamespacesRequest => ListNamespacesResponse;
+        processes: ProcessesRequest => ProcessesResponse;
         list_pods: ListPodsRequest => ListPodsResponse;
         list_images: ListImagesRequest => ListImagesResponse;
         remove_image: RemoveImageRequest => RemoveImageResponse;

@@ -1,10 +1,11 @@
 //! The daemon and the machine, as people are told about them.
 
 use corten_api::corten as api;
-use corten_pods::ContainerFilter;
+use corten_pods::{ContainerFilter, Finding, Gravity, ProcessView};
 use tonic::Status;
 
 use super::People;
+use crate::status::Wire;
 
 impl People {
     pub(super) async fn version(
@@ -24,32 +25,44 @@ impl People {
     }
 
     pub(super) async fn info(&self, _: api::InfoRequest) -> Result<api::InfoResponse, Status> {
-        let status = self.engine.status();
-        let mut findings = Vec::new();
-        if let Some(text) = status.runtime_problem {
-            findings.push(api::Finding {
-                severity: api::Severity::Error.into(),
-                subject: "runtime".to_owned(),
-                text,
-                advice: String::new(),
-            });
-        }
-        if let Some(text) = status.network_problem {
-            findings.push(api::Finding {
-                severity: api::Severity::Warning.into(),
-                subject: "pod network".to_owned(),
-                text,
-                advice: "only pods of the kubelet need it: install a network add-on, or set \
-                         network.cri = \"builtin\""
-                    .to_owned(),
-            });
-        }
+        let finding = |finding: Finding| api::Finding {
+            severity: match finding.gravity {
+                Gravity::Hint => api::Severity::Hint,
+                Gravity::Warning => api::Severity::Warning,
+                Gravity::Error => api::Severity::Error,
+            }
+            .into(),
+            subject: finding.subject.to_owned(),
+            text: finding.text,
+            advice: finding.advice,
+        };
+        let findings = self.engine.findings().await.wire()?;
+        let findings = findings.into_iter().map(finding).collect();
         let fact = |(group, name, value): &(String, String, String)| api::Fact {
             group: group.clone(),
             name: name.clone(),
             value: value.clone(),
         };
         Ok(api::InfoResponse { facts: self.facts.facts.iter().map(fact).collect(), findings })
+    }
+
+    pub(super) async fn processes(
+        &self,
+        request: api::ProcessesRequest,
+    ) -> Result<api::ProcessesResponse, Status> {
+        let (namespace, container) = self.find(&request.namespace, &request.container)?;
+        let all = self.engine.processes(&namespace, container.id.as_str()).await.wire()?;
+        let process = |process: ProcessView| api::Process {
+            pid: process.pid,
+            parent: process.parent,
+            uid: process.uid,
+            state: process.state.to_string(),
+            threads: process.threads,
+            cpu_ns: process.cpu_ns,
+            memory_bytes: process.memory_bytes,
+            command: process.command,
+        };
+        Ok(api::ProcessesResponse { processes: all.into_iter().map(process).collect() })
     }
 
     pub(super) async fn list_namespaces(
