@@ -45,7 +45,8 @@ fn events_are_told_as_they_happen() {
     Machine::run(async |machine, daemon| {
         let corten = Tool::corten(machine, daemon);
         let image = machine.image("busybox");
-        corten.run(&["run", "-q", "--rm", "--name", "one", &image, "sh", "-c", "exit 3"]);
+        let run = ["run", "-q", "--rm", "--name", "one", &image, "sh", "-c", "exit 3"];
+        assert_eq!(corten.try_run(&run).status.code(), Some(3));
         let past = corten.run(&["events", "--past"]);
         let happened: Vec<&str> = past.lines().filter(|line| line.contains(" one ")).collect();
         for what in ["created", "started", "stopped (3, Error)", "deleted"] {

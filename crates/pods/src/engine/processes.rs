@@ -12,10 +12,6 @@ use crate::view::ProcessView;
 
 /// Ticks of the clock in a second, in `/proc`: the same on all that we run on.
 const TICKS: u64 = 100;
-/// Bytes of a page in `/proc/<pid>/statm`'s counts.
-fn page_bytes() -> u64 {
-    rustix::param::page_size() as u64
-}
 
 impl Engine {
     /// The processes of a running container, the first one first.
@@ -57,9 +53,18 @@ fn process(pid: i32) -> Option<ProcessView> {
         state: fields.first()?.chars().next()?,
         threads: number(17)?,
         cpu_ns: (number(11)? + number(12)?) * (1_000_000_000 / TICKS),
-        memory_bytes: number(21)? * page_bytes(),
+        memory_bytes: memory_bytes(&directory),
         command: if words.is_empty() { format!("[{name}]") } else { words.join(" ") },
     })
+}
+
+/// What is there of the memory that it has mapped. One that has ended, and is
+/// not yet waited for, has none.
+fn memory_bytes(directory: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("{directory}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kilobytes.unwrap_or_default() * 1024
 }
 
 #[cfg(test)]
