@@ -8,7 +8,7 @@ use std::process::{Child, Output, Stdio};
 
 use corten_api::cri::{AttachRequest, ExecRequest};
 use corten_tests::client::log_path;
-use corten_tests::machine::Machine;
+use corten_tests::machine::{Machine, Settings};
 use corten_tests::tool::{Tool, text};
 use corten_tests::{Client, Daemon, Scene, until};
 use tonic::Code;
@@ -311,5 +311,40 @@ fn tokens_are_counted() {
         }
         let refused = scene.client.runtime.exec(request).await.expect_err("it is one too many");
         assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    });
+}
+
+#[test]
+fn streams_are_encrypted_where_that_is_configured() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name| directory.path().join(name);
+    let write = || {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("a key");
+        std::fs::write(path("cert.pem"), made.cert.pem()).expect("a file");
+        std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).expect("a file");
+    };
+    write();
+    let configuration = format!(
+        "streaming.tls_cert = {:?}\nstreaming.tls_key = {:?}\n",
+        path("cert.pem"),
+        path("key.pem")
+    );
+    let settings = Settings { builtin_network: true, configuration, ..Settings::default() };
+    Machine::run_with(settings, async |machine, daemon| {
+        let (mut scene, id) = idle(machine, daemon).await;
+        let client = Tool::streaming(machine);
+        for _replaced in 0..2 {
+            for transport in TRANSPORTS {
+                let url = url(&mut scene.client, &id, "cat; exit 5", false).await;
+                assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+                assert!(client.fails(&["run", "-transport", transport, &url]).contains("x509"));
+                let arguments = ["run", "-transport", transport, "-insecure", "-stdin", &url];
+                let output = say(start(&client, &arguments), b"secret");
+                assert_eq!(text(&output.stdout), "secret", "{transport}: {output:?}");
+                assert_eq!(output.status.code(), Some(5), "{transport}");
+            }
+            write();
+        }
+        assert!(daemon.log().contains("has been replaced"));
     });
 }

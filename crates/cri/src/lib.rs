@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
-pub use streaming::{Streaming, StreamingError, StreamingSettings};
+pub use streaming::{Streaming, StreamingError, StreamingSettings, TlsFiles};
 
 /// What the servers tell about this node. It does not change while they run.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use corten_cri::StreamingSettings;
+use corten_cri::{StreamingSettings, TlsFiles};
 use corten_net::{BridgeSettings, IpNet};
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +154,10 @@ pub struct Streaming {
     pub address: IpAddr,
     /// The port; 0 for any.
     pub port: u16,
+    /// A certificate; empty for none.
+    pub tls_cert: PathBuf,
+    /// Its key.
+    pub tls_key: PathBuf,
     /// Seconds that a stream may say nothing and take nothing.
     pub idle_seconds: NonZeroU32,
 }
@@ -267,7 +271,13 @@ impl Default for Device {
 impl Default for Streaming {
     fn default() -> Self {
         let idle_seconds = NonZeroU32::new(4 * 60 * 60).unwrap_or(NonZeroU32::MAX);
-        Self { address: Ipv4Addr::LOCALHOST.into(), port: 0, idle_seconds }
+        Self {
+            address: Ipv4Addr::LOCALHOST.into(),
+            port: 0,
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            idle_seconds,
+        }
     }
 }
 
@@ -275,7 +285,9 @@ impl Streaming {
     /// As the server of streams takes it.
     pub fn settings(&self) -> StreamingSettings {
         let idle = Duration::from_secs(self.idle_seconds.get().into());
-        StreamingSettings { address: self.address, port: self.port, idle }
+        let tls = (!self.tls_cert.as_os_str().is_empty())
+            .then(|| TlsFiles { certificate: self.tls_cert.clone(), key: self.tls_key.clone() });
+        StreamingSettings { address: self.address, port: self.port, tls, idle }
     }
 }
 
@@ -315,6 +327,10 @@ impl Config {
             if !path.is_absolute() {
                 return Err(format!("{key} = {path:?} is not an absolute path"));
             }
+        }
+        let tls = [&self.streaming.tls_cert, &self.streaming.tls_key];
+        if tls[0].as_os_str().is_empty() != tls[1].as_os_str().is_empty() {
+            return Err("streaming.tls_cert and streaming.tls_key go together".to_owned());
         }
         let root = &self.cgroup.root;
         if !root.starts_with('/') || root.len() < 2 || root.split('/').any(|part| part == "..") {
@@ -385,6 +401,7 @@ mod tests {
             config.check().unwrap_err()
         };
         assert!(refused(|c| c.root = "var".into()).contains("root"));
+        assert!(refused(|c| c.streaming.tls_key = "/k".into()).contains("tls_cert"));
         assert!(refused(|c| c.cgroup.root = "/../x".into()).contains("cgroup.root"));
         assert!(refused(|c| c.network.bridge.subnets = vec!["ten".into()]).contains("subnets"));
         assert!(refused(|c| c.metrics.address = "9100".into()).contains("127.0.0.1:9100"));

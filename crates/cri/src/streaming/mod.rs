@@ -3,7 +3,7 @@
 //! | file | what it is about |
 //! |---|---|
 //! | `tokens` | what a URL stands for |
-//! | `server`, `upgrade` | HTTP, up to an agreement on a protocol |
+//! | `server`, `tls`, `upgrade` | HTTP, up to an agreement on a protocol |
 //! | `connection` | bytes from and to a client |
 //! | `remote`, `process` | exec and attach |
 //! | `forward`, `tunnel` | ports |
@@ -15,6 +15,7 @@ mod process;
 mod remote;
 mod server;
 mod sink;
+mod tls;
 mod tokens;
 mod tunnel;
 mod upgrade;
@@ -27,6 +28,7 @@ use corten_base::Namespace;
 use corten_pods::Engine;
 use tokio::net::TcpListener;
 
+pub use tls::TlsFiles;
 pub(crate) use tokens::{Order, Refusal};
 
 /// Where streams are served, and how.
@@ -36,6 +38,8 @@ pub struct StreamingSettings {
     pub address: IpAddr,
     /// The port; 0 for any.
     pub port: u16,
+    /// Certificate and key, where streams are encrypted.
+    pub tls: Option<TlsFiles>,
     /// How long a stream may say nothing and take nothing.
     pub idle: Duration,
 }
@@ -51,12 +55,16 @@ pub enum StreamingError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Certificate or key cannot be used.
+    #[error("{0}")]
+    Tls(String),
 }
 
 /// A server of streams that listens, and does not serve yet.
 pub struct Streaming {
     listener: TcpListener,
     desk: Arc<Desk>,
+    tls: Option<Arc<tls::Tls>>,
     idle: Duration,
 }
 
@@ -78,14 +86,17 @@ impl Desk {
 impl Streaming {
     /// Listens.
     pub async fn open(settings: StreamingSettings) -> Result<Self, StreamingError> {
-        let StreamingSettings { address, port, idle } = settings;
+        let StreamingSettings { address, port, tls, idle } = settings;
+        let tls = tls.map(tls::Tls::open).transpose().map_err(StreamingError::Tls)?.map(Arc::new);
         let address = SocketAddr::new(address, port);
         let refused = |source| StreamingError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
-        let base = format!("http://{}", reachable(listener.local_addr().map_err(refused)?));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let base = format!("{scheme}://{}", reachable(listener.local_addr().map_err(refused)?));
         Ok(Self {
             listener,
             desk: Arc::new(Desk { base, tokens: tokens::Tokens::default() }),
+            tls,
             idle,
         })
     }
@@ -97,8 +108,8 @@ impl Streaming {
 
     /// Serves for ever.
     pub(crate) async fn serve(self, engine: Engine) {
-        let Self { listener, desk, idle } = self;
-        let house = server::House { engine, namespace: Namespace::kubernetes(), desk, idle };
+        let Self { listener, desk, tls, idle } = self;
+        let house = server::House { engine, namespace: Namespace::kubernetes(), desk, tls, idle };
         server::accept(listener, Arc::new(house)).await;
     }
 }

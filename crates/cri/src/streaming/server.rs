@@ -14,12 +14,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{Connection, Hangup};
 use super::forward::Pod;
 use super::process::Target;
+use super::tls::Tls;
 use super::tokens::{Order, Tokens};
 use super::upgrade::{Agreed, Refused, agree};
 use super::{Desk, forward, remote};
@@ -35,6 +37,7 @@ pub(super) struct House {
     pub(super) engine: Engine,
     pub(super) namespace: Namespace,
     pub(super) desk: Arc<Desk>,
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) idle: Duration,
 }
 
@@ -63,6 +66,27 @@ async fn greet(socket: TcpStream, house: Arc<House>, permit: OwnedSemaphorePermi
         }
     };
     let means = Mutex::new(Some((hangup, permit)));
+    match house.tls.clone() {
+        None => speak(socket, house, means).await,
+        Some(tls) => {
+            let shake = async {
+                let acceptor = tokio::task::spawn_blocking(move || tls.acceptor()).await?;
+                acceptor.accept(socket).await
+            };
+            match tokio::time::timeout(REQUEST, shake).await {
+                Ok(Ok(socket)) => speak(socket, house, means).await,
+                Ok(Err(error)) => tracing::debug!(%error, "no TLS with a streaming client"),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+async fn speak(
+    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    house: Arc<House>,
+    means: Means,
+) {
     let service =
         service_fn(async |request| Ok::<_, Infallible>(answer(request, house.clone(), &means)));
     let served = hyper::server::conn::http1::Builder::new()
