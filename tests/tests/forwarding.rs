@@ -236,3 +236,80 @@ fn a_broken_connection_breaks_no_other() {
         }
     });
 }
+
+/// A WebSocket by hand.
+struct Socket(TcpStream);
+
+impl Socket {
+    fn open(url: &str, protocol: &str) -> Self {
+        let rest = url.strip_prefix("http://").expect("an absolute URL");
+        let (host, path) = rest.split_once('/').expect("a path");
+        let mut stream = TcpStream::connect(host).expect("somebody listens");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        let request = format!(
+            "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: {protocol}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("an answer");
+            answer.push(byte[0]);
+        }
+        let answer = String::from_utf8(answer).expect("text");
+        assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+        Self(stream)
+    }
+
+    /// Sends a short message; its mask is zero.
+    fn send(&mut self, payload: &[u8]) {
+        let frame = [&[0x82, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat();
+        self.0.write_all(&frame).expect("it reads");
+    }
+
+    /// The next message, of less than 64 KiB.
+    fn receive(&mut self) -> Vec<u8> {
+        let mut head = [0; 2];
+        self.0.read_exact(&mut head).expect("a frame");
+        let length = match head[1] {
+            126 => {
+                let mut length = [0; 2];
+                self.0.read_exact(&mut length).expect("a length");
+                u16::from_be_bytes(length).into()
+            }
+            length => usize::from(length),
+        };
+        let mut payload = vec![0; length];
+        self.0.read_exact(&mut payload).expect("a payload");
+        if head[0] == 0x88 { b"close".to_vec() } else { payload }
+    }
+}
+
+#[test]
+fn ports_are_channels_of_a_websocket() {
+    Machine::run(async |machine, daemon| {
+        let mut scene = scene(machine, daemon, "pod").await;
+        served(&mut scene, "read line; echo got $line").await;
+        let request =
+            PortForwardRequest { pod_sandbox_id: scene.id.clone(), port: vec![PORT.into(), 1] };
+        let answer = scene.client.runtime.port_forward(request).await.expect("a URL");
+        let mut socket = Socket::open(&answer.into_inner().url, "v4.channel.k8s.io");
+        let [low, high] = PORT.to_le_bytes();
+        let mut seen: Vec<Vec<u8>> = (0..4).map(|_| socket.receive()).collect();
+        for begin in [[0, low, high], [1, low, high], [2, 1, 0], [3, 1, 0]] {
+            assert!(seen.contains(&begin.to_vec()), "{seen:?}");
+        }
+        socket.send(b"\0this\n");
+        while seen.last().is_none_or(|last| last != b"close") {
+            seen.push(socket.receive());
+        }
+        let said = |channel: u8| -> String {
+            let of = seen[4..].iter().filter(|message| message.first() == Some(&channel));
+            of.map(|message| String::from_utf8_lossy(&message[1..]).into_owned()).collect()
+        };
+        assert_eq!(said(0), "got this\n");
+        assert!(said(3).contains("onnection refused"), "{seen:?}");
+    });
+}

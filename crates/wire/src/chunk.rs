@@ -28,6 +28,11 @@ pub enum Outlet {
 }
 
 impl Outlet {
+    /// Whether the client can be told that no more will come.
+    pub fn has_end(self) -> bool {
+        matches!(self, Self::Spdy { .. })
+    }
+
     /// Appends what says that no more will come; nothing where the protocol
     /// has no word for it.
     pub fn end(self, out: &mut Vec<u8>) {
@@ -183,5 +188,6 @@ mod tests {
         assert_eq!(ends[0], [0, 0, 0, 5, 1, 0, 0, 0]);
         assert_eq!(ends[1], [0x82, 8, 0, 0, 0, 5, 1, 0, 0, 0]);
         assert!(ends[2].is_empty() && ends[3].is_empty());
+        assert_eq!(OUTLETS.map(Outlet::has_end), [true, true, false, false]);
     }
 }

@@ -327,6 +327,10 @@ impl Line {
                     }
                     Moved::End => {
                         writer.send(|out| data.end(out)).await?;
+                        if !data.has_end() {
+                            // The client cannot know, and would never end its half.
+                            self.sink.close();
+                        }
                         return Ok(Over::Well);
                     }
                 }

@@ -161,3 +161,75 @@ impl Sink {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (End, Arc<End>) {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        (End::new(reader).unwrap(), Arc::new(End::new(writer).unwrap()))
+    }
+
+    async fn everything(reader: &End) -> Vec<u8> {
+        let (mut all, mut buffer) = (Vec::new(), [0; 5000]);
+        loop {
+            match reader.readable().await.unwrap().read(reader, &mut buffer) {
+                Some(Ok(0)) => return all,
+                Some(read) => all.extend_from_slice(&buffer[..read.unwrap()]),
+                None => {}
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_early_and_too_fast_is_kept_in_order() {
+        let (reader, writer) = pair();
+        let sink = Sink::default();
+        let sent: Vec<u8> = (0..2_000_000u32).map(|n| (n / 7) as u8).collect();
+        let sending = async {
+            for piece in sent.chunks(30_000) {
+                if !sink.put(piece) {
+                    sink.room().await;
+                }
+            }
+            sink.end();
+        };
+        sink.put(b"early");
+        let connecting = async {
+            tokio::task::yield_now().await;
+            sink.connect(writer, AtEnd::Close);
+        };
+        let ((), (), drained, received) =
+            tokio::join!(sending, connecting, sink.drain(), everything(&reader));
+        drained.unwrap();
+        assert!(received.strip_prefix(b"early").is_some_and(|rest| rest == sent));
+    }
+
+    #[tokio::test]
+    async fn a_full_sink_waits_and_a_closed_one_does_not() {
+        let (_reader, writer) = pair();
+        let sink = Sink::default();
+        sink.connect(writer, AtEnd::Close);
+        while sink.put(&[0; 65_536]) {}
+        assert!(!sink.has_room());
+        let closing = async {
+            tokio::task::yield_now().await;
+            sink.close();
+        };
+        // Both the one who waits for room and the one who drains are let go.
+        let ((), drained, ()) = tokio::join!(sink.room(), sink.drain(), closing);
+        drained.unwrap();
+        assert!(sink.put(b"to nobody"));
+    }
+
+    #[tokio::test]
+    async fn a_process_that_takes_no_more_is_told_of() {
+        let (reader, writer) = pair();
+        let sink = Sink::default();
+        sink.connect(writer, AtEnd::Close);
+        drop(reader);
+        sink.put(b"hello");
+        assert!(sink.drain().await.is_err());
+    }
+}
