@@ -22,9 +22,10 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
     ("tonic", GRPC, "gRPC stays in one place, so that it can be replaced"),
     ("prost", GRPC, "protobuf stays in one place, so that it can be replaced"),
     ("redb", &["corten-store"], "records have one door"),
-    ("rustls", &["corten-image", "corten-tests"], "only registries are spoken to with TLS"),
+    ("rustls", TLS, "TLS is for registries and for the streams of clients"),
 ];
 
+const TLS: &[&str] = &["corten-image", "corten-cri", "corten-tests"];
 const GRPC: &[&str] = &["corten-api", "corten-cri", "cortend", "corten", "corten-tests"];
 
 pub fn check(metadata: &Metadata) -> Result<Vec<String>> {
