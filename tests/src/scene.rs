@@ -65,9 +65,11 @@ impl Scene {
         Container::shell(&format!("c{}", self.containers), &self.image, script)
     }
 
-    /// Starts a container that idles: its id.
+    /// Starts a container that idles: its id. No shell comes first, so that it
+    /// is `sleep` as soon as it runs.
     pub async fn idle(&mut self, change: impl FnOnce(&mut Container)) -> String {
-        let mut container = self.shell("exec sleep 1000");
+        let mut container = self.shell("");
+        container.config.command = vec!["sleep".into(), "1000".into()];
         change(&mut container);
         self.start(&container).await.expect("the container runs")
     }

@@ -45,7 +45,12 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         assert_eq!(connect(address), Ok(()));
-        drop(listener);
+        // A port that is taken, and at which nobody listens: one that was given
+        // back may be another's, and a child of another test may still have it.
+        let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
+        let taken = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap();
+        rustix::net::bind(&taken, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let address = rustix::net::getsockname(&taken).unwrap().try_into().unwrap();
         assert_eq!(connect(address), Err(Errno::CONNREFUSED));
     }
 }

@@ -3,8 +3,8 @@
 //! with `Init` instead of `Exec`, and whose id is the sandbox's.
 //!
 //! Since `/proc/1/root` leads to it from every container of the pod, it is
-//! confined itself: an empty read-only root, no capabilities, the sandbox's
-//! user, the pod's cgroup.
+//! confined itself: an empty read-only root, no capabilities, the default
+//! seccomp filter, the sandbox's user, the pod's cgroup.
 
 use std::os::fd::AsFd;
 
@@ -15,6 +15,7 @@ use corten_kernel::launch::{
 use corten_kernel::mount;
 use corten_protocol::frame::{CgroupFds, Refusal, Reply, Request, Stdio};
 use corten_protocol::plan::{Header, PlanBuilder, namespace_bit};
+use corten_spec::seccomp;
 
 use super::launch::{Plan, failure_text};
 use super::{Inner, LAUNCH_TIMEOUT, blocking};
@@ -33,12 +34,13 @@ impl Inner {
     pub(super) async fn start_pod_init(&self, sandbox: &Sandbox, shim: &Shim) -> Result<()> {
         let id = init_id(sandbox)?;
         let config = sandbox.config.clone();
+        let machine = seccomp::Machine { capabilities: 0, kernel: self.node.policy.kernel };
         let plan = blocking(move || {
             let sealed = MountAttributes { set: SEALED, clear: 0, recursive: false };
             let root = mount::new_filesystem("tmpfs", &[("size", "4k"), ("mode", "555")], sealed)?;
             let uid = config.run_as.uid.unwrap_or(NOBODY);
             let gid = config.run_as.gid.unwrap_or(NOBODY);
-            let bytes = init_plan(config.namespaces.user.is_some(), uid, gid)?;
+            let bytes = init_plan(config.namespaces.user.is_some(), uid, gid, &machine)?;
             Plan::seal(bytes, vec![root])
         })
         .await?;
@@ -83,7 +85,15 @@ pub(super) fn init_id(sandbox: &Sandbox) -> Result<ContainerId> {
     sandbox.id.as_str().parse().map_err(|error| Error::internal(format!("{error}")))
 }
 
-fn init_plan(user_namespace: bool, uid: u32, gid: u32) -> Result<Vec<u8>> {
+fn init_plan(
+    user_namespace: bool,
+    uid: u32,
+    gid: u32,
+    machine: &seccomp::Machine,
+) -> Result<Vec<u8>> {
+    let profile = seccomp::default_profile(machine);
+    let filter = seccomp::compile(&profile, seccomp::Arch::NATIVE)
+        .map_err(|error| Error::internal(format!("unable to plan the pod's init: {error}")))?;
     let new_namespaces = namespace_bit(NamespaceKind::Mount) | namespace_bit(NamespaceKind::Pid);
     let header = Header { new_namespaces, user_namespace, fd_count: 1, ..Header::default() };
     let mut plan = PlanBuilder::new(&header);
@@ -97,6 +107,7 @@ fn init_plan(user_namespace: bool, uid: u32, gid: u32) -> Result<Vec<u8>> {
     plan.step(&Step::User { uid, gid });
     plan.step(&Step::Capabilities { sets: Capabilities::default() });
     plan.step(&Step::NoNewPrivileges);
+    plan.step(&Step::Seccomp { program: &filter.program, flags: filter.flags });
     plan.step(&Step::AwaitStart);
     plan.step(&Step::Init);
     plan.finish()
