@@ -214,12 +214,14 @@ fn the_service() {
         // Killed, it is back by itself.
         let first = daemon();
         systemctl(&["kill", "--kill-whom=main", "--signal=KILL", "cortend"]);
+        // In between there is no main process, and the text of the one before.
         until("systemd starts it again", async || {
-            let again = daemon();
-            (again != first && property("cortend", "StatusText") == "serving").then_some(())
+            let again = property("cortend", "NRestarts") == "1";
+            (again && property("cortend", "ActiveState") == "active").then_some(())
         })
         .await;
-        assert_eq!(property("cortend", "NRestarts"), "1");
+        assert_ne!(daemon(), first);
+        assert_eq!(property("cortend", "StatusText"), "serving");
         runs(socket, &main, &group, pid).await;
         systemctl(&["restart", "cortend"]);
         runs(socket, &main, &group, pid).await;
