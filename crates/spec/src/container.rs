@@ -48,7 +48,7 @@ pub fn container_spec(input: &ContainerInput<'_>) -> Result<oci::Spec> {
         uid_mappings: mapped(false),
         gid_mappings: mapped(true),
         sysctl: sysctls::wanted(input.sandbox, input.policy),
-        resources: Some(oci::Resources { devices: devices.rules, ..resources(&config.resources) }),
+        resources: Some(oci::Resources { devices: devices.rules, ..resources(input.resources) }),
         cgroups_path: input.cgroup_path.to_owned(),
         namespaces: namespaces::namespaces(input),
         devices: devices.nodes,

@@ -89,6 +89,7 @@ impl Fixture {
             sandbox_id: "sandbox",
             sandbox: &self.sandbox,
             container: &self.container,
+            resources: &self.container.resources,
             image: &self.image,
             user: &self.user,
             policy: &self.policy,

@@ -20,7 +20,7 @@ use corten_spec::container::{
     ContainerInput, ExecRequest as SpecExec, ImageSettings, Labels, MountFact, NamespacePaths,
     SandboxFiles, container_spec, exec_process,
 };
-use corten_spec::request::{ContainerConfig, MountPropagation, NamespaceMode, Profile, RunAs};
+use corten_spec::request::{MountPropagation, NamespaceMode, Profile, RunAs};
 use corten_spec::{
     BindSource, LowerInput, ResolvedUser, bind_sources, cgroup_resources, lower, lower_exec, oci,
     resolve_user,
@@ -367,8 +367,6 @@ impl Inner {
                 .then(|| self.shm_name(container)),
         };
         let record = container.record.borrow().clone();
-        // The limits of one that is started again are those of its last update.
-        let config = &ContainerConfig { resources: record.resources.clone(), ..(**config).clone() };
         let profile = localhost_profile(&config.security.seccomp)?;
         let settings = image_settings(image);
         let mounts = self.mount_facts(container)?;
@@ -380,6 +378,7 @@ impl Inner {
             sandbox_id: sandbox.id.as_str(),
             sandbox: &sandbox.config,
             container: config,
+            resources: &record.resources,
             image: &settings,
             user,
             policy: &policy,

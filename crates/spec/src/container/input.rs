@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::NodePolicy;
-use crate::request::{ContainerConfig, SandboxConfig};
+use crate::request::{ContainerConfig, Resources, SandboxConfig};
 use crate::user::ResolvedUser;
 
 /// What of an image's configuration a container needs.
@@ -108,6 +108,8 @@ pub struct ContainerInput<'a> {
     pub sandbox: &'a SandboxConfig,
     /// The container.
     pub container: &'a ContainerConfig,
+    /// Its limits: those that were asked for, or of the last update since.
+    pub resources: &'a Resources,
     /// Its image.
     pub image: &'a ImageSettings,
     /// Who runs, resolved against the image's files.

@@ -15,7 +15,7 @@ const OOM_SCORE_ADJ: std::ops::RangeInclusive<i32> = -1000..=1000;
 pub(super) fn process(input: &ContainerInput<'_>) -> Result<Process> {
     let config = input.container;
     let security = &config.security;
-    let oom_score_adj = config.resources.oom_score_adj.unwrap_or(0);
+    let oom_score_adj = input.resources.oom_score_adj.unwrap_or(0);
     if !OOM_SCORE_ADJ.contains(&oom_score_adj) {
         return Err(Error::invalid(
             "oom_score_adj",
