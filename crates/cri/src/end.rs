@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use corten_kernel::stream;
 use rustix::fs::OFlags;
 use rustix::net::Shutdown;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
@@ -36,11 +37,7 @@ impl End {
 
     /// Reads what is there: 0 bytes at the end, `WouldBlock` without any.
     pub fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match rustix::io::read(self.0.get_ref(), buffer) {
-            // A terminal says EIO when its last user is gone.
-            Err(rustix::io::Errno::IO) => Ok(0),
-            read => Ok(read?),
-        }
+        Ok(stream::read_some(self.0.get_ref(), buffer)?)
     }
 
     /// Writes what is taken at once; `WouldBlock` if that is nothing.

@@ -30,9 +30,28 @@ pub fn set_nonblocking(fd: impl AsFd) -> Result<()> {
 /// Reads once, into what `buffer` has room for without growing: how many
 /// bytes, 0 at the end.
 pub fn read_into(fd: impl AsFd, buffer: &mut Vec<u8>) -> std::result::Result<usize, Errno> {
+    to_the_end(|| rustix::io::read(&fd, spare_capacity(buffer)))
+}
+
+/// Reads once, into `buffer`: how many bytes, 0 at the end.
+pub fn read_some(fd: impl AsFd, buffer: &mut [u8]) -> std::result::Result<usize, Errno> {
+    to_the_end(|| rustix::io::read(&fd, &mut *buffer))
+}
+
+/// One read. The end of a terminal is one like any other.
+///
+/// A terminal says EIO when its last user is gone, and the kernel looks for
+/// bytes first and for users second: what was written between the two looks
+/// is still there when EIO comes. Only the second EIO in a row is the end.
+fn to_the_end(
+    mut read: impl FnMut() -> std::result::Result<usize, Errno>,
+) -> std::result::Result<usize, Errno> {
+    let mut left = false;
     loop {
-        match rustix::io::read(&fd, spare_capacity(buffer)) {
+        match read() {
             Err(Errno::INTR) => {}
+            Err(Errno::IO) if !left => left = true,
+            Err(Errno::IO) => return Ok(0),
             other => return other,
         }
     }
@@ -90,6 +109,15 @@ mod tests {
         assert_eq!(read_into(&read, &mut buffer), Ok(5));
         drop(write);
         assert_eq!(read_into(&read, &mut buffer), Ok(0));
+    }
+
+    #[test]
+    fn the_last_words_of_a_terminal_are_heard() {
+        let mut answers =
+            [Err(Errno::IO), Err(Errno::INTR), Ok(7), Err(Errno::IO), Err(Errno::IO)].into_iter();
+        let mut read = || answers.next().unwrap();
+        assert_eq!(to_the_end(&mut read), Ok(7));
+        assert_eq!(to_the_end(&mut read), Ok(0));
     }
 
     #[test]

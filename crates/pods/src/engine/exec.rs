@@ -7,6 +7,7 @@ use std::time::Duration;
 use corten_base::ExecId;
 use corten_base::limits::EXEC_OUTPUT_BYTES_MAX;
 use corten_kernel::cgroup;
+use corten_kernel::stream::read_some;
 use corten_protocol::frame::{CgroupFds, Refusal, Reply, Request, Stdio, Target};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
@@ -344,10 +345,9 @@ impl Collector {
             Error::internal(format!("unable to read an exec's output: {error}"))
         })?;
         let buffer = &mut self.buffer;
-        let read = ready.try_io(|pipe| read_some(pipe.get_ref(), buffer));
+        let read = ready.try_io(|pipe| Ok(read_some(pipe.get_ref(), buffer)?));
         match read {
             Ok(Ok(length)) => self.take(length),
-            // A closed terminal reads as EIO: its end.
             Ok(Err(_)) => self.pipe = None,
             Err(_would_block) => {}
         }
@@ -377,8 +377,4 @@ impl Collector {
         let room = EXEC_OUTPUT_BYTES_MAX - self.kept.len();
         self.kept.extend_from_slice(&self.buffer[..length.min(room)]);
     }
-}
-
-fn read_some(pipe: &OwnedFd, buffer: &mut [u8]) -> std::io::Result<usize> {
-    Ok(rustix::io::read(pipe, buffer)?)
 }

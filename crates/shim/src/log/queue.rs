@@ -163,8 +163,7 @@ impl Queue {
             batch.data.reserve_exact(LOG_QUEUE_BYTES_MAX);
         }
         match stream::read_into(fd, &mut batch.data) {
-            // A terminal whose last user has gone says EIO.
-            Ok(0) | Err(Errno::IO) => Filled::End,
+            Ok(0) => Filled::End,
             Ok(length) => {
                 let at_ns = process::realtime_ns();
                 copy(&batch.data[batch.data.len() - length..]);
