@@ -32,6 +32,7 @@ const BANS: &[Ban] = &[
             "crates/corten/",
             "xtask/",
             "tests/",
+            "bench/",
         ],
         instead: "the launcher of corten-kernel: programs are started with a deadline, in a \
                   cgroup, by those who supervise them",
@@ -70,7 +71,7 @@ const LEFTOVERS: &[&str] = &["FIXME", "XXX", "TODO"];
 
 pub fn check() -> Result<Vec<String>> {
     let mut files = Vec::new();
-    for directory in ["crates", "xtask", "tests"] {
+    for directory in ["crates", "xtask", "tests", "bench"] {
         list(&shell::root().join(directory), &mut files)?;
     }
     let mut sources = Vec::new();

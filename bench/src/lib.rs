@@ -1,0 +1,5 @@
+//! What a pod costs, under Corten and under its peers: measured over the CRI
+//! socket alone, as the kubelet would feel it.
+#![forbid(unsafe_code)]
+
+pub mod report;
