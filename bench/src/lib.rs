@@ -2,4 +2,5 @@
 //! socket alone, as the kubelet would feel it.
 #![forbid(unsafe_code)]
 
+pub mod floor;
 pub mod report;

@@ -1,0 +1,218 @@
+//! The floor: what the kernel alone needs for the bench's pod, to see how far
+//! from the limit a runtime is.
+//!
+//! **In it**: the pod's network, IPC and UTS namespaces with `lo`, host name and
+//! sysctls; a veth pair on a bridge with addresses and routes; /dev/shm; the
+//! three files of /etc; a monitor, cloned and executed; the cgroups in every
+//! hierarchy with their limits; an overlay with an upper of its own; a log file
+//! and pipes; the clone into new PID and mount namespaces, and every step of
+//! the very plan that Corten's compiler makes for this container, up to the
+//! `execve` of `sleep`. Of an exec: pipes, the entry into namespaces and
+//! cgroups, the same limits, capabilities and filter, `execve`, the end. Of the
+//! end of a pod: SIGKILL, the wait, the cgroups, the files, the namespaces.
+//!
+//! **Not in it**: gRPC, requests and their validation, image lookups, records
+//! and their fsyncs, OCI specs and their compilation (done before the first
+//! pod), a daemon, a protocol to the monitor (this program itself is the
+//! container's parent, and nobody reads the log's pipes), leases of addresses,
+//! packet rules, a group for each exec, a path for the network namespace. What
+//! a container has written is renamed in time, and deleted out of it, as by
+//! Corten.
+//!
+//! It goes the way of CRI: network and monitor are there before the container
+//! is begun, and this one waits for Start; within a call things are done by one
+//! thread, beside the children. It runs in the small mount namespace that shims
+//! have, since the cost of a new one grows with the mounts of the old.
+
+mod network;
+mod plan;
+mod pod;
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use corten_kernel::cgroup::Cgroups;
+use corten_kernel::netlink::make_namespace_set;
+use corten_kernel::{mount, ns};
+use corten_tests::tree;
+
+use network::Network;
+use plan::Plans;
+use pod::{Stage, directory};
+
+/// Quiet between the parts of a pod's life, as other runtimes have it.
+const PAUSE: Duration = Duration::from_millis(150);
+/// The static program that pods' monitors and containers run.
+const BUSYBOX: &str = "/bin/busybox";
+/// Where directories of the host are seen in the small mount namespace.
+const DATA: &str = "/root";
+const STATE: &str = "/shm";
+
+/// When a pod's network, IPC and UTS namespaces are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pool {
+    /// Before its time begins, as by a runtime that keeps some ready.
+    Ahead,
+    /// Within its time.
+    Within,
+}
+
+/// Times of one pod, in milliseconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Life {
+    /// As RunPodSandbox.
+    pub sandbox: f64,
+    /// As CreateContainer.
+    pub create: f64,
+    /// As StartContainer.
+    pub start: f64,
+    /// ExecSync of `true`.
+    pub exec: f64,
+    /// Stop and remove, of container and sandbox.
+    pub down: f64,
+}
+
+/// A thread that makes pods on demand, on a machine of its own.
+pub struct Floor {
+    /// None only while this is dropped.
+    asks: Option<Sender<Pool>>,
+    lives: Receiver<Result<Life>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Floor {
+    /// Prepares everything that can be prepared.
+    pub fn start() -> Result<Self> {
+        let (asks, asked) = channel();
+        let (answers, lives) = channel();
+        let thread = std::thread::Builder::new().name("floor".into()).spawn(move || {
+            if let Err(error) = serve(asked, answers.clone()) {
+                // Whoever waits is told; if nobody does, nobody wants to know.
+                let _ = answers.send(Err(error));
+            }
+        })?;
+        Ok(Self { asks: Some(asks), lives, thread: Some(thread) })
+    }
+
+    /// One pod: made, an exec, taken away.
+    pub fn live(&mut self, pool: Pool) -> Result<Life> {
+        if let Some(asks) = &self.asks {
+            // A thread that has ended has said why.
+            let _ = asks.send(pool);
+        }
+        self.lives.recv().context("the floor's thread has ended")?
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        self.asks = None;
+        if let Some(thread) = self.thread.take() {
+            // It panicked: that was printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(asked: Receiver<Pool>, answers: Sender<Result<Life>>) -> Result<()> {
+    let data = tempfile::Builder::new().prefix("corten-floor-").tempdir()?;
+    let state = tempfile::Builder::new().prefix("corten-floor-").tempdir_in("/run")?;
+    for name in ["layer", "snapshots", "trash", "logs"] {
+        std::fs::create_dir(data.path().join(name))?;
+    }
+    tree::busybox(&data.path().join("layer"), Path::new(BUSYBOX));
+    let host = make_namespace_set()?;
+    let program = File::open(BUSYBOX)?;
+    let mounts = ns::small_mount_namespace(program.as_fd())?;
+    let seen = [mount::open_tree(data.path(), false)?, mount::open_tree(state.path(), false)?];
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let cgroup = cgroup_name();
+    let namespaces = [host.net.as_fd(), mounts.as_fd()];
+    ns::run_in(&namespaces, move || {
+        for (mount, place) in seen.iter().zip([DATA, STATE]) {
+            mount::attach(mount.as_fd(), Path::new(place))?;
+        }
+        let cgroups = Cgroups::probe()?;
+        let lived = stage(&cgroups, &cgroup, null).and_then(|stage| act(stage, &asked, &answers));
+        // Also what a pod that failed has left.
+        let group = cgroups.open(&cgroup)?;
+        group.kill(rustix::process::Signal::KILL)?;
+        cgroups.remove(&cgroup)?;
+        lived
+    })?
+}
+
+/// The cgroup of all pods of this process.
+fn cgroup_name() -> String {
+    format!("/corten-floor-{}", std::process::id())
+}
+
+fn stage(cgroups: &Cgroups, cgroup: &str, null: File) -> Result<Stage> {
+    let layer = Path::new(DATA).join("layer");
+    let plans = Plans::compile(cgroups, b"root:x:0:0:root:/root:/bin/sh\n", b"root:x:0:\n")?;
+    cgroups.create(cgroup, &Default::default())?;
+    Ok(Stage {
+        data: DATA.into(),
+        state: STATE.into(),
+        layer: directory(&layer)?,
+        null,
+        cgroups: cgroups.clone(),
+        cgroup: cgroup.to_owned(),
+        network: Network::make()?,
+        plans,
+    })
+}
+
+fn act(mut stage: Stage, asked: &Receiver<Pool>, answers: &Sender<Result<Life>>) -> Result<()> {
+    for (number, pool) in (2..u16::MAX).zip(asked) {
+        let life = live(&mut stage, number, pool)?;
+        if answers.send(Ok(life)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn live(stage: &mut Stage, number: u16, pool: Pool) -> Result<Life> {
+    let ahead = match pool {
+        Pool::Ahead => Some(make_namespace_set()?),
+        Pool::Within => None,
+    };
+    std::thread::sleep(PAUSE);
+    let mut life = Life::default();
+    let mut lap = Lap(Instant::now());
+    let sandbox = stage.sandbox(number, ahead)?;
+    life.sandbox = lap.ms();
+    let mut container = stage.create(&sandbox)?;
+    life.create = lap.ms();
+    stage.start(&mut container)?;
+    life.start = lap.ms();
+    std::thread::sleep(PAUSE);
+    let mut lap = Lap(Instant::now());
+    stage.exec(&container)?;
+    life.exec = lap.ms();
+    std::thread::sleep(PAUSE);
+    let mut lap = Lap(Instant::now());
+    stage.take_down(sandbox, container)?;
+    life.down = lap.ms();
+    stage.sweep(number)?;
+    Ok(life)
+}
+
+struct Lap(Instant);
+
+impl Lap {
+    fn ms(&mut self) -> f64 {
+        let now = Instant::now();
+        let elapsed = now - std::mem::replace(&mut self.0, now);
+        elapsed.as_secs_f64() * 1e3
+    }
+}
+
+#[cfg(test)]
+mod tests;
