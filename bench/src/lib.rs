@@ -2,5 +2,7 @@
 //! socket alone, as the kubelet would feel it.
 #![forbid(unsafe_code)]
 
+pub mod aims;
 pub mod floor;
+pub mod plot;
 pub mod report;

@@ -15,9 +15,9 @@
 //! and their fsyncs, OCI specs and their compilation (done before the first
 //! pod), a daemon, a protocol to the monitor (this program itself is the
 //! container's parent, and nobody reads the log's pipes), leases of addresses,
-//! packet rules, a group for each exec, a path for the network namespace. What
-//! a container has written is renamed in time, and deleted out of it, as by
-//! Corten.
+//! packet rules, a group for each exec, a path for the network namespace; and
+//! the kubelet's work, the pod's cgroup and its log directory. What a container
+//! has written is renamed in time, and deleted out of it, as by Corten.
 //!
 //! It goes the way of CRI: network and monitor are there before the container
 //! is begun, and this one waits for Start; within a call things are done by one
@@ -183,6 +183,7 @@ fn live(stage: &mut Stage, number: u16, pool: Pool) -> Result<Life> {
         Pool::Ahead => Some(make_namespace_set()?),
         Pool::Within => None,
     };
+    stage.expect(number)?;
     std::thread::sleep(PAUSE);
     let mut life = Life::default();
     let mut lap = Lap(Instant::now());

@@ -158,7 +158,6 @@ impl Stage {
     /// way through its mounts.
     pub fn create(&self, sandbox: &Sandbox) -> Result<Container> {
         let Sandbox { number, namespaces, shm, .. } = sandbox;
-        self.cgroups.create(&self.pod_group(*number), &cgroup::Resources::default())?;
         let group = self.cgroups.create(&self.container_group(*number), &self.plans.resources)?;
         let entry = group.entry()?;
         let root = self.root_filesystem(*number)?;
@@ -280,15 +279,21 @@ impl Stage {
             std::fs::remove_file(directory.join(name))?;
         }
         std::fs::remove_dir(directory)?;
-        self.cgroups.remove(&self.pod_group(number))?;
         if self.cgroups.is_unified() {
             self.cgroups.remove(&format!("{}/monitor-{number}", self.cgroup))?;
         }
         Ok(())
     }
 
-    /// What nobody waits for: the files of the container, and its log.
+    /// What the kubelet does before: the pod's cgroup.
+    pub fn expect(&self, number: u16) -> Result<()> {
+        Ok(self.cgroups.create(&self.pod_group(number), &cgroup::Resources::default()).map(drop)?)
+    }
+
+    /// What nobody waits for: the files of the container, its log, and what the
+    /// kubelet removes.
     pub fn sweep(&self, number: u16) -> Result<()> {
+        self.cgroups.remove(&self.pod_group(number))?;
         std::fs::remove_dir_all(self.data.join("trash").join(number.to_string()))?;
         Ok(std::fs::remove_file(self.log(number))?)
     }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 pub use series::{Series, Unit};
+pub(crate) use table::number;
 pub use table::{markdown, text};
 
 /// Everything that was measured in one run of the bench.
