@@ -9,6 +9,7 @@ mod error;
 pub mod event;
 pub mod fdpass;
 pub mod fsuser;
+pub mod heap;
 pub mod launch;
 pub mod memfd;
 pub mod mount;

@@ -2,8 +2,8 @@
 //! streams, writer of their logs, recorder of their ends.
 //!
 //! One control thread waits for everything at once and touches no foreign
-//! filesystem; one log thread writes the logs, and may hang with their disk.
-//! What is decided was decided by the daemon; the shim executes plans.
+//! filesystem; one log thread is there while there is something to write to the
+//! logs, and may hang with their disk. What is decided was decided by the daemon; the shim executes plans.
 #![forbid(unsafe_code)]
 
 mod attach;

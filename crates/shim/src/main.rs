@@ -3,6 +3,11 @@
 
 use std::process::ExitCode;
 
+use corten_kernel::heap::SmallHeap;
+
+#[global_allocator]
+static HEAP: SmallHeap = SmallHeap::new();
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     match corten_shim::run(&arguments) {

@@ -3,22 +3,18 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use corten_base::SandboxId;
 use corten_kernel::event::Signals;
 use corten_kernel::{Context, Error, Result, process, stream};
 
-use crate::log::{self, Queue};
+use crate::log::Queue;
 use crate::shim::{Given, Shim};
 
 /// Where the daemon put the listening socket and the file of exits.
 const LISTENER: i32 = 3;
 const EXITS: i32 = 4;
-
-/// Enough for the log thread, which keeps nothing large on its stack.
-const LOG_STACK_BYTES: usize = 32 << 10;
 
 /// As far down as it can go without being exempt: a shim that is killed takes
 /// its pod with it.
@@ -61,25 +57,17 @@ pub fn run(arguments: &[String]) -> Result<()> {
     // or is killed, but not because somebody stops a service or a terminal.
     let signals = Signals::new(&[SIGCHLD], &[SIGHUP, SIGINT, SIGPIPE, SIGTERM])?;
     let queue = Arc::new(Queue::new()?);
-    let writer = std::thread::Builder::new()
-        .name("log".into())
-        .stack_size(LOG_STACK_BYTES)
-        .spawn({
-            let queue = queue.clone();
-            move || log::run(&queue)
-        })
-        .context("start", || "the log thread")?;
     let given = Given { listener, exits: File::from(exits), null, signals, queue: queue.clone() };
     let outcome = Shim::new(given)?.run();
     queue.close();
-    wait_for(&writer);
+    wait_for_lines(&queue);
     outcome
 }
 
 /// Lets the log thread write the rest, unless its disk hangs.
-fn wait_for(writer: &JoinHandle<()>) {
+fn wait_for_lines(queue: &Queue) {
     let end = process::monotonic() + LAST_WRITE_TIMEOUT;
-    while !writer.is_finished() && process::monotonic() < end {
+    while queue.is_attended() && process::monotonic() < end {
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -7,4 +7,3 @@ mod tests;
 mod writer;
 
 pub use queue::{Filled, LogId, News, Queue, Stream, Task};
-pub use writer::run;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use corten_base::limits::LOG_LINE_BYTES_MAX;
 
@@ -11,18 +12,13 @@ use super::*;
 
 struct Bench {
     queue: Arc<Queue>,
-    thread: Option<std::thread::JoinHandle<()>>,
     directory: tempfile::TempDir,
 }
 
 impl Bench {
     fn new() -> Self {
         let queue = Arc::new(Queue::new().unwrap());
-        let thread = std::thread::spawn({
-            let queue = queue.clone();
-            move || run(&queue)
-        });
-        let bench = Self { queue, thread: Some(thread), directory: tempfile::tempdir().unwrap() };
+        let bench = Self { queue, directory: tempfile::tempdir().unwrap() };
         bench.open("log");
         bench
     }
@@ -52,10 +48,10 @@ impl Bench {
     }
 
     /// Ends the thread; stream, tag and content of each line.
-    fn finish(&mut self, name: &str) -> Vec<(String, String, String)> {
+    fn finish(&self, name: &str) -> Vec<(String, String, String)> {
         self.queue.close();
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
+        while self.queue.is_attended() {
+            std::thread::yield_now();
         }
         let text = std::fs::read_to_string(self.directory.path().join(name)).unwrap();
         assert!(text.is_empty() || text.ends_with('\n'));
@@ -75,7 +71,7 @@ fn owned(lines: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
 
 #[test]
 fn lines_of_both_streams() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     bench.say(Stream::Out, b"one\n\nun");
     bench.say(Stream::Error, b"bad\n");
     bench.say(Stream::Out, b"finished\nlast");
@@ -95,7 +91,7 @@ fn lines_of_both_streams() {
 
 #[test]
 fn long_lines_are_split() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     let exact = "x".repeat(LOG_LINE_BYTES_MAX);
     let long = "y".repeat(LOG_LINE_BYTES_MAX * 2 + 1);
     bench.say(Stream::Out, format!("{exact}\n{long}\nshort\n").as_bytes());
@@ -114,7 +110,7 @@ fn long_lines_are_split() {
 
 #[test]
 fn another_file_from_the_next_line_on() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     bench.say(Stream::Out, b"old\nbegun ");
     bench.open("new");
     bench.say(Stream::Out, b"here\n");
@@ -124,7 +120,7 @@ fn another_file_from_the_next_line_on() {
 
 #[test]
 fn many_lines_stay_whole_and_in_order() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     let text: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
     bench.say(Stream::Out, text.as_bytes());
     let lines = bench.finish("log");
@@ -136,7 +132,7 @@ fn many_lines_stay_whole_and_in_order() {
 
 #[test]
 fn a_broken_file_is_told_once_and_a_mark_still_answered() {
-    let mut bench = Bench::new();
+    let bench = Bench::new();
     let full = File::options().write(true).open("/dev/full").unwrap();
     bench.queue.push(Task::Open { log: 1, file: full });
     bench.say(Stream::Out, b"lost\n");
@@ -147,4 +143,44 @@ fn a_broken_file_is_told_once_and_a_mark_still_answered() {
     bench.queue.push(Task::Mark { log: 1 });
     assert_eq!(bench.finish("log"), owned(&[("stdout", "F", "kept")]));
     assert_eq!(bench.queue.take_news(), [News::Broken(1, 28), News::Written(1), News::Written(1)]);
+}
+
+#[test]
+fn a_silent_log_needs_no_thread() {
+    let bench = Bench::new();
+    bench.open("log");
+    bench.queue.push(Task::End { log: 1, stream: Stream::Out });
+    bench.queue.push(Task::Mark { log: 1 });
+    assert_eq!(bench.queue.take_news(), [News::Written(1)]);
+    bench.queue.push(Task::Close { log: 1 });
+    bench.queue.push(Task::Mark { log: 1 });
+    assert_eq!(bench.queue.take_news(), [News::Written(1)]);
+    assert!(!bench.queue.is_attended());
+}
+
+#[test]
+fn unused_files_are_not_kept_for_ever() {
+    let bench = Bench::new();
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    for _ in 0..1000 {
+        bench.open("another");
+    }
+    while bench.queue.is_attended() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Others of this program open files, too.
+    assert!(open() < before + 200, "{before} and now {}", open());
+}
+
+#[test]
+fn a_line_is_finished_by_another_thread_than_it_was_begun_by() {
+    let bench = Bench::new();
+    for piece in [&b"begun "[..], b"gone on with ", b"and finished\n"] {
+        bench.say(Stream::Out, piece);
+        while bench.queue.is_attended() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    assert_eq!(bench.finish("log"), owned(&[("stdout", "F", "begun gone on with and finished")]));
 }

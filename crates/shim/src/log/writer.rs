@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
+use std::time::Duration;
 
 use corten_base::limits::LOG_LINE_BYTES_MAX;
 use corten_kernel::stream;
@@ -17,24 +18,26 @@ const KEPT_BYTES: usize = 4096;
 /// Stamp and name of the stream: how each line of a piece of output begins.
 type Prefix = [u8; STAMP_BYTES + 8];
 
-/// Writes until the queue is closed.
-pub fn run(queue: &Queue) {
+/// Writes until nothing has come for so long.
+pub fn run(queue: &Queue, linger: Duration) {
     let mut batch = Batch::default();
-    let mut writer = Writer { queue, logs: Vec::new(), output: Vec::new(), current: None };
-    while queue.next(&mut batch) {
+    let mut logs = queue.logs();
+    let mut writer = Writer { queue, logs: &mut logs, output: Vec::new(), current: None };
+    while queue.next(&mut batch, linger) {
         writer.perform(&mut batch);
     }
 }
 
 struct Writer<'a> {
     queue: &'a Queue,
-    logs: Vec<Log>,
+    logs: &'a mut Vec<Log>,
     /// Whole lines, not yet written, of the log `current`.
     output: Vec<u8>,
     current: Option<LogId>,
 }
 
-struct Log {
+/// What is known of a log between one log thread and the next.
+pub struct Log {
     id: LogId,
     file: File,
     /// Unfinished lines of stdout and stderr.
@@ -66,6 +69,7 @@ impl Writer<'_> {
                     self.flush();
                     self.logs.retain(|other| other.id != log);
                 }
+                Task::CloseUnused { file } => drop(file),
             }
         }
         self.flush();
