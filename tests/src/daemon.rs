@@ -4,6 +4,8 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use corten_api::cri::StatusRequest;
+
 use crate::binaries;
 use crate::client::Client;
 use crate::machine::Machine;
@@ -112,7 +114,9 @@ impl Daemon {
                 let log = std::fs::read_to_string(log).unwrap_or_default();
                 panic!("the daemon ended with {status}:\n{log}");
             }
-            Client::try_connect(&socket).await
+            // The version is told before what there is was taken up.
+            let mut client = Client::try_connect(&socket).await?;
+            client.runtime.status(StatusRequest::default()).await.ok()
         })
         .await;
     }

@@ -1,14 +1,14 @@
 //! The daemon's life: open what is there, serve, leave the pods alone.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use corten_cri::{Calls, Streaming};
+use corten_cri::{Calls, Opened, ServeError, Streaming};
 use corten_image::{Images, ImagesConfig, Proxies};
 use corten_net::{Bridge, BridgeSettings, Cni, CniSettings, Network};
 use corten_pods::{Engine, EngineConfig, NetworkProvider};
-use corten_store::Store;
+use corten_store::{Claim, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -107,44 +107,59 @@ async fn life(config: Config) -> Result<(), Error> {
     make_dir(&config.state, PASSABLE)?;
     make_dir(&config.log_dir, PASSABLE)?;
     // The store's lock comes first: it tells a second instance to leave.
-    let root = config.root.clone();
-    let store = Arc::new(blocking(move || Store::open(&root)).await??);
+    let claim = Store::claim(&config.root)?;
     let listener = socket::listen(&config.socket).await?;
-    let streaming = Streaming::open(config.streaming.settings()).await?;
-    let engine = open_engine(&config, store.clone()).await?;
     let facts = node::facts(&config);
     let calls = Calls::default();
-    if let Some(address) = config.metrics_address().map_err(Error::Config)? {
-        let bound = metrics::serve(address, engine.clone(), calls.clone()).await;
-        bound.map_err(|source| Error::Metrics { address, source })?;
-    }
-    tracing::info!(
-        version = facts.version,
-        socket = %config.socket.display(),
-        root = %config.root.display(),
-        "serving"
-    );
-    notify::ready();
-    let served = corten_cri::serve(
-        listener,
-        engine.clone(),
-        store,
-        facts,
-        calls,
-        streaming,
-        until(stop.clone()),
-    );
+    let opened = Arc::new(OnceLock::new());
+    let opening = open(config, claim, facts.version.clone(), calls.clone(), opened.clone());
+    let served = corten_cri::serve(listener, facts, calls, opening, until(stop.clone()));
     tokio::select! {
-        served = served => served.map_err(|error| Error::Serve(error.to_string()))?,
+        served = served => served.map_err(|error| match error {
+            ServeError::Open(error) => error,
+            other => Error::Serve(other.to_string()),
+        })?,
         () = drained(stop) => tracing::warn!("calls that were under way are given up"),
     }
-    if tokio::time::timeout(FLUSH_DEADLINE, engine.flush()).await.is_err() {
+    let flushed = async {
+        if let Some(engine) = opened.get() {
+            let engine: &Engine = engine;
+            engine.flush().await;
+        }
+    };
+    if tokio::time::timeout(FLUSH_DEADLINE, flushed).await.is_err() {
         tracing::warn!(
             "the disk of the root directory is too slow: the last records are not on it"
         );
     }
     tracing::info!("leaving; pods run on");
     Ok(())
+}
+
+/// Takes up what is there: everything that needs time.
+async fn open(
+    config: Config,
+    claim: Claim,
+    version: String,
+    calls: Calls,
+    opened: Arc<OnceLock<Engine>>,
+) -> Result<Opened, Error> {
+    let store = Arc::new(blocking(move || Store::open_claimed(claim)).await??);
+    let streaming = Streaming::open(config.streaming.settings()).await?;
+    let engine = open_engine(&config, store.clone()).await?;
+    let engine = opened.get_or_init(|| engine).clone();
+    if let Some(address) = config.metrics_address().map_err(Error::Config)? {
+        let bound = metrics::serve(address, engine.clone(), calls).await;
+        bound.map_err(|source| Error::Metrics { address, source })?;
+    }
+    tracing::info!(
+        version,
+        socket = %config.socket.display(),
+        root = %config.root.display(),
+        "serving"
+    );
+    notify::ready();
+    Ok(Opened { engine, store, streaming })
 }
 
 async fn open_engine(config: &Config, store: Arc<Store>) -> Result<Engine, Error> {

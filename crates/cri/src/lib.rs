@@ -8,6 +8,7 @@ mod corten;
 mod deadline;
 mod end;
 mod image;
+mod late;
 mod metrics;
 mod pipe;
 mod runtime;
@@ -29,6 +30,7 @@ use corten_base::limits::{GRPC_MESSAGE_BYTES_MAX, GRPC_STREAMS_MAX, GRPC_WINDOW_
 use corten_pods::Engine;
 use corten_store::Store;
 use tokio::net::UnixListener;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -49,46 +51,104 @@ pub struct NodeFacts {
     pub facts: Vec<(String, String, String)>,
 }
 
-/// Serves what `engine` runs, with its images in `store`, until `shutdown` is
-/// done, and then until the calls under way are; they are counted in `calls`.
-pub async fn serve(
+/// What the servers serve.
+pub struct Opened {
+    /// The engine.
+    pub engine: Engine,
+    /// Where its images are.
+    pub store: Arc<Store>,
+    /// The server of streams.
+    pub streaming: Streaming,
+}
+
+/// Serves what `opening` opens, until `shutdown` is done, and then until the
+/// calls under way are; they are counted in `calls`. Who calls earlier waits,
+/// but for the version.
+pub async fn serve<E>(
     listener: UnixListener,
-    engine: Engine,
-    store: Arc<Store>,
     facts: NodeFacts,
     calls: Calls,
-    streaming: Streaming,
+    opening: impl Future<Output = Result<Opened, E>> + Send + 'static,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), ServeError<E>>
+where
+    E: Send + 'static,
+{
+    let version = runtime::version(&facts);
+    let (runtime, runtime_opened) = watch::channel(None);
+    let (images, images_opened) = watch::channel(None);
+    let (people, people_opened) = watch::channel(None);
     macro_rules! bounded {
-        ($service:expr) => {
+        ($opened:expr) => {
             calls::Counted {
-                service: deadline::Punctual(
-                    $service
-                        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
-                        .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX),
-                ),
+                service: deadline::Punctual(late::Late::new($opened, version.clone())),
                 calls: calls.clone(),
             }
         };
     }
-    let runtime = runtime::Runtime::new(engine.clone(), facts.clone(), streaming.desk());
+    macro_rules! sized {
+        ($service:expr) => {
+            $service
+                .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+        };
+    }
     let mut streams = JoinSet::new();
-    streams.spawn(streaming.serve(engine.clone()));
-    let images = image::ImageServer::new(engine.clone(), store);
-    let people = corten::People::new(engine.clone(), facts);
-    // Who listens to events would hold us up for ever.
-    let shutdown = async move {
-        shutdown.await;
-        engine.end_events();
+    // On a task of its own: the version is told while this one works.
+    let opening = tokio::spawn(opening);
+    let opened = async {
+        let Opened { engine, store, streaming } = match opening.await {
+            Ok(opened) => opened.map_err(ServeError::Open)?,
+            Err(error) => return Err(ServeError::Panic(error.to_string())),
+        };
+        let service = runtime::Runtime::new(engine.clone(), facts.clone(), streaming.desk());
+        runtime.send_replace(Some(sized!(RuntimeServiceServer::new(service))));
+        let service = image::ImageServer::new(engine.clone(), store);
+        images.send_replace(Some(sized!(ImageServiceServer::new(service))));
+        let service = corten::People::new(engine.clone(), facts);
+        people.send_replace(Some(sized!(CortenServer::new(service))));
+        streams.spawn(streaming.serve(engine.clone()));
+        Ok(engine)
     };
-    Server::builder()
+    let (stop, stopped) = oneshot::channel();
+    let server = Server::builder()
         .max_concurrent_streams(GRPC_STREAMS_MAX)
         .initial_stream_window_size(GRPC_WINDOW_BYTES)
         .initial_connection_window_size(GRPC_WINDOW_BYTES)
-        .add_service(bounded!(RuntimeServiceServer::new(runtime)))
-        .add_service(bounded!(ImageServiceServer::new(images)))
-        .add_service(bounded!(CortenServer::new(people)))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
-        .await
+        .add_service(bounded!(runtime_opened))
+        .add_service(bounded!(images_opened))
+        .add_service(bounded!(people_opened))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+            let _ = stopped.await;
+        });
+    let life = async move {
+        // What is being opened is opened first, so that it can be closed.
+        let engine = opened.await?;
+        shutdown.await;
+        // Who listens to events would hold us up for ever.
+        engine.end_events();
+        let _ = stop.send(());
+        Ok(())
+    };
+    tokio::pin!(server);
+    tokio::pin!(life);
+    tokio::select! {
+        lived = &mut life => lived?,
+        served = &mut server => return Err(ServeError::Ended(served.err())),
+    }
+    server.await.map_err(|error| ServeError::Ended(Some(error)))
+}
+
+/// Why nothing is served any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError<E> {
+    /// It could not be opened.
+    #[error("what was to be served could not be opened")]
+    Open(E),
+    /// Opening it panicked.
+    #[error("opening what is to be served panicked: {0}")]
+    Panic(String),
+    /// The server has ended by itself.
+    #[error("the server has ended by itself ({0:?})")]
+    Ended(Option<tonic::transport::Error>),
 }

@@ -66,7 +66,11 @@ pub struct CloneArgs {
     pub cgroup: u64,
 }
 
-/// Forks. In the child: `Ok(None)`; in the parent: its pid and pidfd.
+/// `CLONE_CLEAR_SIGHAND` (Linux 5.5)
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// Forks. In the child, which has no signal handlers: `Ok(None)`; in the
+/// parent: its pid and pidfd.
 ///
 /// # Safety
 /// The child is a copy of one thread of maybe many: until it execs or exits it
@@ -78,7 +82,7 @@ pub unsafe fn fork(
 ) -> Result<Option<(i32, OwnedFd)>, Errno> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
-        flags: flags | libc::CLONE_PIDFD as u64,
+        flags: flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
         pidfd: &raw mut pidfd as u64,
         exit_signal: exit_signal as u64,
         ..CloneArgs::default()
@@ -237,13 +241,16 @@ pub fn restore_signals(mask: u64) {
     };
 }
 
-/// Gives every signal its default action and unblocks all.
-pub fn default_signals() -> Result<(), Errno> {
+/// Gives these signals (bit 0 is signal 1) their default action, and unblocks
+/// all. Handlers are gone since the clone: it is what was ignored that is left.
+pub fn default_signals(ignored: u64) -> Result<(), Errno> {
     // Zeroes are SIG_DFL with no flags and an empty mask on every machine,
     // whatever the order of the fields.
     let action = [0u64; 8];
     let none = std::ptr::null_mut::<u64>();
-    for signal in (1..=64).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+    let is_ignored = |signal: &i32| ignored & (1 << (signal - 1)) != 0;
+    let can_be_set = |signal: &i32| ![libc::SIGKILL, libc::SIGSTOP].contains(signal);
+    for signal in (1..=64).filter(is_ignored).filter(can_be_set) {
         // SAFETY: `action` is at least as large as the kernel's `sigaction`.
         check(unsafe {
             libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), none, 8usize)

@@ -73,18 +73,17 @@ impl NamespacePool {
     /// `<directory>/<sandbox>`; what was mounted there before is replaced.
     pub async fn take(&self, sandbox: &SandboxId) -> Result<PodNamespaces> {
         let path = self.path(sandbox);
-        let shared = Arc::clone(&self.shared);
-        tokio::task::spawn_blocking(move || {
-            let ready = shared.ready.lock().unwrap_or_else(PoisonError::into_inner).try_recv();
-            let set = match ready {
-                Ok(set) => set,
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => make_namespace_set()?,
-            };
-            pin(&set.net, &path)?;
-            let NamespaceSet { net, ipc, uts } = set;
-            Ok(PodNamespaces { net, ipc, uts, path })
-        })
-        .await?
+        let ready = {
+            let ready = self.shared.ready.lock().unwrap_or_else(PoisonError::into_inner);
+            ready.try_recv()
+        };
+        match ready {
+            // One mount takes less than the way to another thread and back.
+            Ok(set) => pinned(set, path),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
+                tokio::task::spawn_blocking(move || pinned(make_namespace_set()?, path)).await?
+            }
+        }
     }
 
     /// Mounts a network namespace that was made elsewhere (a pod in a user
@@ -138,6 +137,12 @@ fn fill(sender: &SyncSender<NamespaceSet>) {
             }
         }
     }
+}
+
+fn pinned(set: NamespaceSet, path: PathBuf) -> Result<PodNamespaces> {
+    pin(&set.net, &path)?;
+    let NamespaceSet { net, ipc, uts } = set;
+    Ok(PodNamespaces { net, ipc, uts, path })
 }
 
 fn pin(net: &OwnedFd, path: &Path) -> Result<()> {

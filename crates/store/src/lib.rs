@@ -40,6 +40,7 @@ use corten_base::{ContainerId, Digest};
 
 pub use error::{Error, Result};
 pub use layer::{LayerStart, Lease, Unpack, UnpackedLayer};
+pub use lock::Claim;
 pub use records::Batch;
 pub use snapshot::{Idmap, Measured, MountAs, Snapshot, Snapshotter, Usage};
 pub use tar::{CopiedIn, CopyIn, CopyOut, Top, copy_in, copy_out};
@@ -71,24 +72,38 @@ pub struct Store {
     snapshots: Box<dyn Snapshotter>,
     /// After what uses it, so that it ends last.
     trash: Arc<Trash>,
-    _lock: OwnedFd,
+    _claim: Claim,
 }
 
 impl Store {
+    /// Claims the store below `root`, making it if it is not there:
+    /// [`Error::InUse`] if another process works there. This takes no time,
+    /// which cannot be said of [`Store::open_claimed`].
+    pub fn claim(root: &Path) -> Result<Claim> {
+        make_dir(root)?;
+        lock::take(root)
+    }
+
     /// Opens the store below `root`, making it if it is not there, and sweeps
     /// what a crash left. [`Error::InUse`] if another process works there.
     pub fn open(root: &Path) -> Result<Self> {
-        for dir in ["", "blobs", "layers", "snapshots", "ingest", "trash"] {
+        Self::open_claimed(Self::claim(root)?)
+    }
+
+    /// As [`Store::open`], when it was claimed already.
+    pub fn open_claimed(mut claim: Claim) -> Result<Self> {
+        claim.sign()?;
+        let root = claim.root.clone();
+        for dir in ["blobs", "layers", "snapshots", "ingest", "trash"] {
             make_dir(&root.join(dir))?;
         }
-        let lock = lock::take(root)?;
-        let trash = Arc::new(Trash::open(root)?);
+        let trash = Arc::new(Trash::open(&root)?);
         trash.discard_all_in(&root.join("ingest"))?;
         let records = Records::open(&root.join("records.redb"))?;
-        let blobs = Blobs::open(root)?;
-        let layers = Layers::open(root, trash.clone())?;
-        let snapshots = Box::new(snapshot::Overlayfs::open(root, layers.clone(), trash.clone())?);
-        Ok(Self { root: root.to_owned(), records, blobs, layers, snapshots, trash, _lock: lock })
+        let blobs = Blobs::open(&root)?;
+        let layers = Layers::open(&root, trash.clone())?;
+        let snapshots = Box::new(snapshot::Overlayfs::open(&root, layers.clone(), trash.clone())?);
+        Ok(Self { root, records, blobs, layers, snapshots, trash, _claim: claim })
     }
 
     /// The directory that this store was opened with.

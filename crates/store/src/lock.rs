@@ -1,8 +1,7 @@
 //! One daemon per store.
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -17,11 +16,18 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Bytes of the lock file that are read to name its holder.
 const HOLDER_BYTES_MAX: u64 = 200;
 
-/// Takes the lock of a store, and writes down who has it. It ends with the
-/// descriptor, so with the process: a crash leaves nothing to clean.
-pub(crate) fn take(root: &Path) -> Result<OwnedFd> {
+/// The lock of a store, held. It ends with the descriptor, so with the process:
+/// a crash leaves nothing to clean.
+#[derive(Debug)]
+pub struct Claim {
+    pub(crate) root: PathBuf,
+    file: std::fs::File,
+}
+
+/// Takes the lock of a store.
+pub(crate) fn take(root: &Path) -> Result<Claim> {
     let path = root.join("lock");
-    let mut file = std::fs::OpenOptions::new()
+    let file = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
@@ -42,12 +48,19 @@ pub(crate) fn take(root: &Path) -> Result<OwnedFd> {
         }
         Err(errno) => return Err(errno).doing("lock", || path.display().to_string()),
     }
-    let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
-    let holder = format!("process {} ({})\n", std::process::id(), name.trim());
-    file.set_len(0)
-        .and_then(|()| file.write_all(holder.as_bytes()))
-        .doing("write", || path.display().to_string())?;
-    Ok(file.into())
+    Ok(Claim { root: root.to_owned(), file })
+}
+
+impl Claim {
+    /// Writes down who has it. A disk that is busy takes its time.
+    pub(crate) fn sign(&mut self) -> Result<()> {
+        let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+        let holder = format!("process {} ({})\n", std::process::id(), name.trim());
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.write_all(holder.as_bytes()))
+            .doing("write", || self.root.join("lock").display().to_string())
+    }
 }
 
 /// Tries for a while: a child that a daemon was about to launch when it was

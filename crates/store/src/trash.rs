@@ -9,10 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use corten_kernel::rooted;
 
 use crate::error::{IoContext, Result};
+
+/// How long the worker rests before it deletes again: what was thrown away is
+/// mostly a container's, and its pod goes next. Both want the processor.
+const REST: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(crate) struct Trash {
@@ -34,6 +39,8 @@ struct Queue {
     names: VecDeque<OsString>,
     /// The worker is deleting one.
     busy: bool,
+    /// Somebody waits for the end.
+    hurry: bool,
     next: u64,
 }
 
@@ -92,9 +99,12 @@ impl Trash {
 
     pub(crate) fn wait_until_empty(&self) {
         let mut queue = self.shared.queue();
+        queue.hurry = true;
+        self.shared.changed.notify_all();
         while queue.busy || !queue.names.is_empty() {
             queue = self.shared.wait(queue);
         }
+        queue.hurry = false;
     }
 }
 
@@ -125,9 +135,17 @@ impl Shared {
         let mut queue = self.queue();
         queue.busy = false;
         self.changed.notify_all();
+        let mut rested = !queue.names.is_empty();
         loop {
             if self.stop.load(Ordering::SeqCst) {
                 return None;
+            }
+            if !queue.names.is_empty() && !rested && !queue.hurry {
+                rested = true;
+                let rest = |queue: &mut Queue| !queue.hurry && !self.stop.load(Ordering::SeqCst);
+                let waited = self.changed.wait_timeout_while(queue, REST, rest);
+                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
             }
             if let Some(name) = queue.names.pop_front() {
                 queue.busy = true;

@@ -14,6 +14,7 @@ mod sandboxes;
 mod stats;
 mod streaming;
 
+pub(crate) use node::version;
 pub(crate) use sandboxes::now_ns;
 
 use std::sync::Arc;

@@ -6,18 +6,14 @@ use corten_api::cri::*;
 use tonic::Status;
 
 use super::Runtime;
+use crate::NodeFacts;
 
 /// The version of the kubelet's side of CRI that `Version` has always echoed.
 const KUBELET_API_VERSION: &str = "0.1.0";
 
 impl Runtime {
     pub(super) async fn version(&self, _: VersionRequest) -> Result<VersionResponse, Status> {
-        Ok(VersionResponse {
-            version: KUBELET_API_VERSION.to_owned(),
-            runtime_name: "corten".to_owned(),
-            runtime_version: self.facts.version.clone(),
-            runtime_api_version: "v1".to_owned(),
-        })
+        Ok(version(&self.facts))
     }
 
     pub(super) async fn status(&self, request: StatusRequest) -> Result<StatusResponse, Status> {
@@ -70,6 +66,16 @@ impl Runtime {
             tracing::info!(pod_cidr = network.pod_cidr, "the kubelet told the pod CIDR");
         }
         Ok(UpdateRuntimeConfigResponse {})
+    }
+}
+
+/// What we are.
+pub fn version(facts: &NodeFacts) -> VersionResponse {
+    VersionResponse {
+        version: KUBELET_API_VERSION.to_owned(),
+        runtime_name: "corten".to_owned(),
+        runtime_version: facts.version.clone(),
+        runtime_api_version: "v1".to_owned(),
     }
 }
 

@@ -116,6 +116,18 @@ impl Cgroups {
         remove::trees(&self.directories(path))
     }
 
+    /// As [`Cgroups::remove`], but what still runs in it is killed. Mostly
+    /// nothing does, and then nobody is looked for.
+    pub fn clear(&self, path: &str) -> Result<()> {
+        let path = checked(path)?;
+        let directories = self.directories(path);
+        if remove::all_empty(&directories) {
+            return Ok(());
+        }
+        self.group(path).kill(rustix::process::Signal::KILL)?;
+        remove::trees(&directories)
+    }
+
     fn group(&self, path: &str) -> Group {
         Group::new(Arc::clone(&self.hierarchies), path)
     }

@@ -24,6 +24,12 @@ pub(super) fn trees(directories: &[Directory]) -> Result<()> {
     outcome
 }
 
+/// Removes those without processes and groups; whether that was all. Stops at
+/// the first that is not, so that the others still show who is in it.
+pub(super) fn all_empty(directories: &[Directory]) -> bool {
+    directories.iter().all(|directory| one(directory).is_ok())
+}
+
 fn tree(directory: &Directory, deadline: Instant) -> Result<()> {
     match one(directory) {
         Ok(()) => return Ok(()),

@@ -111,21 +111,24 @@ impl Walk<'_> {
         cap_set(&sets)
     }
 
-    pub(super) fn bounding_set(&self, bounding: u64) -> Result<(), Errno> {
-        for number in 0..64usize {
-            match sys::prctl(libc::PR_CAPBSET_READ, number, 0) {
-                Err(Errno::INVAL) => break, // beyond the last capability
-                Ok(1) if bounding & (1 << number) == 0 => {
-                    sys::prctl(libc::PR_CAPBSET_DROP, number, 0)?;
-                }
+    pub(super) fn bounding_set(&mut self, bounding: u64) -> Result<(), Errno> {
+        if self.bounding == Some(bounding) {
+            return Ok(());
+        }
+        for number in (0..64usize).filter(|number| bounding & (1 << number) == 0) {
+            match sys::prctl(libc::PR_CAPBSET_DROP, number, 0) {
                 Ok(_) => {}
+                Err(Errno::INVAL) => break, // beyond the last capability
+                // Without the right to drop any: fine if it is not there.
+                Err(Errno::PERM) if sys::prctl(libc::PR_CAPBSET_READ, number, 0) == Ok(0) => {}
                 Err(errno) => return Err(errno),
             }
         }
+        self.bounding = Some(bounding);
         Ok(())
     }
 
-    pub(super) fn capabilities(&self, sets: &Capabilities) -> Result<(), Errno> {
+    pub(super) fn capabilities(&mut self, sets: &Capabilities) -> Result<(), Errno> {
         self.bounding_set(sets.bounding)?;
         let present = cap_get()?;
         let permitted = sets.permitted & present.permitted;

@@ -1,6 +1,8 @@
 //! From the parent's side: clone the child.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use corten_base::limits::FRAME_FDS_MAX;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -85,12 +87,15 @@ where
     {
         return Err(Errno::TOOBIG);
     }
+    come_home()?;
     let (ours, theirs) = sync::pair()?;
     // A handler of this process must not run in the child.
     let mask = sys::block_signals()?;
     let made = match launch.join {
-        Join::Parents => direct(launch, &theirs),
-        Join::Before { .. } | Join::Process { .. } => by_intermediate(launch, &ours, theirs),
+        Join::Parents | Join::Before { user: None, pid: None } => direct(launch, &theirs),
+        Join::Before { user: None, pid: Some(pid) } => in_pid_namespace(launch, &theirs, pid),
+        Join::Process { pidfd, .. } => in_pid_namespace(launch, &theirs, pidfd),
+        Join::Before { user: Some(_), .. } => by_intermediate(launch, &ours, theirs),
     };
     sys::restore_signals(mask);
     let (pid, pidfd) = made?;
@@ -102,11 +107,68 @@ where
     S: Iterator<Item = Step<'a>> + Clone,
 {
     let flags = launch.new_namespaces.iter().fold(0, |flags, kind| flags | clone_flag(*kind));
+    let ignored = ignored_signals();
     // SAFETY: `child` allocates nothing, takes no lock and does not unwind.
     match unsafe { sys::fork(flags as u64, libc::SIGCHLD, launch.cgroup)? } {
         Some(made) => Ok(made),
-        None => start::child(launch, theirs),
+        None => start::child(launch, theirs, ignored),
     }
+}
+
+thread_local! {
+    /// The children of this thread would be born into another's PID namespace.
+    static AWAY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// As [`direct`], with the child in the PID namespace of `pid` from the first.
+/// For that this thread says where its children are to live, and takes it back:
+/// a process in between, whose child this would be otherwise, costs as much as
+/// the child itself.
+fn in_pid_namespace<'a, S>(
+    launch: &Launch<'a, S>,
+    theirs: &OwnedFd,
+    pid: BorrowedFd<'_>,
+) -> Result<(i32, OwnedFd), Errno>
+where
+    S: Iterator<Item = Step<'a>> + Clone,
+{
+    sys::setns(pid, libc::CLONE_NEWPID)?;
+    AWAY.set(true);
+    let made = direct(launch, theirs);
+    // If this fails, the next launch begins with it, and fails if it must.
+    let _ = come_home();
+    match made {
+        // So says the kernel of a namespace whose init has just ended.
+        Err(Errno::NOMEM) if has_ended(pid) => Err(Errno::SRCH),
+        made => made,
+    }
+}
+
+/// The children of this thread live where it lives itself.
+fn come_home() -> Result<(), Errno> {
+    if AWAY.get() {
+        let home = sys::pidfd_open(std::process::id().cast_signed())?;
+        sys::setns(home.as_fd(), libc::CLONE_NEWPID)?;
+        AWAY.set(false);
+    }
+    Ok(())
+}
+
+fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+}
+
+/// The signals that this process ignores, bit 0 for signal 1: a child is to
+/// begin with none. They are settled when a process starts. All, if that
+/// cannot be read.
+fn ignored_signals() -> u64 {
+    static IGNORED: OnceLock<u64> = OnceLock::new();
+    *IGNORED.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
+    })
 }
 
 fn by_intermediate<'a, S>(
@@ -121,9 +183,10 @@ where
     // the namespaces, the way there may be barred (a cgroup2 that is mounted
     // with `nsdelegate`, a user namespace without rights).
     sync::name_senders(ours.as_fd())?;
+    let ignored = ignored_signals();
     // SAFETY: `intermediate` allocates nothing, takes no lock and does not unwind.
     let Some((_, pidfd)) = (unsafe { sys::fork(0, libc::SIGCHLD, launch.cgroup)? }) else {
-        start::intermediate(launch, &theirs)
+        start::intermediate(launch, &theirs, ignored)
     };
     drop(theirs);
     let heard = hear_pid(ours);

@@ -1,7 +1,7 @@
 //! The child's first moves, before its first step: quiet, alone with the
 //! descriptors that it needs, and in the namespaces it is to be born into.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use corten_base::limits::FRAME_FDS_MAX;
 use rustix::fs::{Mode, OFlags};
@@ -26,23 +26,56 @@ pub(super) struct Kept {
     first_own: u32,
 }
 
-/// The life of the child that executes the command.
-pub(super) fn child<'a, S>(launch: &Launch<'a, S>, theirs: &OwnedFd) -> !
+/// The life of the child that executes the command. `ignored` are the signals
+/// that its parent ignores.
+pub(super) fn child<'a, S>(launch: &Launch<'a, S>, theirs: &OwnedFd, ignored: u64) -> !
 where
     S: Iterator<Item = Step<'a>> + Clone,
 {
-    match quiet().and_then(|()| keep(launch, theirs.as_raw_fd())) {
-        Ok(kept) => walk(launch, &kept, open_proc().ok()),
+    let kept = match quiet(ignored).and_then(|()| keep(launch, theirs.as_raw_fd())) {
+        Ok(kept) => kept,
         Err(errno) => fail(theirs.as_raw_fd(), errno),
+    };
+    let proc = open_proc().ok();
+    if let Join::Process { pidfd, user } = launch.join
+        && let Err(errno) = enter(launch, proc.as_ref(), pidfd, user)
+    {
+        fail(kept.sync, errno);
     }
+    walk(launch, &kept, proc)
+}
+
+/// Enters the namespaces of a running process, all but that of PIDs, into
+/// which this child was born.
+fn enter<'a, S>(
+    launch: &Launch<'a, S>,
+    proc: Option<&OwnedFd>,
+    pidfd: BorrowedFd<'_>,
+    user: bool,
+) -> Result<(), Errno>
+where
+    S: Iterator<Item = Step<'a>> + Clone,
+{
+    let all = libc::CLONE_NEWNS
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    if !user {
+        return sys::setns(pidfd, all);
+    }
+    before_user_namespace(launch, proc);
+    sys::setns(pidfd, all | libc::CLONE_NEWUSER)?;
+    // Both are lost with the change of credentials.
+    hidden()
 }
 
 /// The life of the child that only enters namespaces and makes the real one.
-pub(super) fn intermediate<'a, S>(launch: &Launch<'a, S>, theirs: &OwnedFd) -> !
+pub(super) fn intermediate<'a, S>(launch: &Launch<'a, S>, theirs: &OwnedFd, ignored: u64) -> !
 where
     S: Iterator<Item = Step<'a>> + Clone,
 {
-    let kept = match quiet().and_then(|()| keep(launch, theirs.as_raw_fd())) {
+    let kept = match quiet(ignored).and_then(|()| keep(launch, theirs.as_raw_fd())) {
         Ok(kept) => kept,
         Err(errno) => fail(theirs.as_raw_fd(), errno),
     };
@@ -51,7 +84,7 @@ where
         Ok(Made::Child) => {
             // SAFETY: the descriptor was just kept, and is open.
             let sync = unsafe { BorrowedFd::borrow_raw(kept.sync) };
-            match sync::say(sync, Word::Born).and_then(|()| quiet()) {
+            match sync::say(sync, Word::Born).and_then(|()| quiet(0)) {
                 Ok(()) => walk(launch, &kept, proc),
                 Err(errno) => fail(kept.sync, errno),
             }
@@ -85,6 +118,7 @@ where
         empty: None,
         prepared: None,
         umask_set: false,
+        bounding: None,
     }
     .run(launch.steps.clone())
 }
@@ -95,11 +129,33 @@ fn open_proc() -> Result<OwnedFd, Errno> {
 }
 
 /// Not to be looked into, dead with its parent, every signal at its default.
-fn quiet() -> Result<(), Errno> {
-    sys::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
-    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize, 0)?;
+fn quiet(ignored: u64) -> Result<(), Errno> {
+    hidden()?;
     rustix::process::umask(Mode::empty());
-    sys::default_signals()
+    sys::default_signals(ignored)
+}
+
+fn hidden() -> Result<(), Errno> {
+    sys::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
+    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize, 0).map(drop)
+}
+
+/// In a user namespace limits can no longer be raised, nor oom_score_adj be
+/// written by a process that cannot be looked into. Both are inherited; the
+/// steps themselves report what was refused.
+fn before_user_namespace<'a, S>(launch: &Launch<'a, S>, proc: Option<&OwnedFd>)
+where
+    S: Iterator<Item = Step<'a>> + Clone,
+{
+    for step in launch.steps.clone() {
+        match (step, proc) {
+            (Step::Rlimit { resource, hard, .. }, _) => raise_limit(resource, hard),
+            (Step::OomScoreAdj { value }, Some(proc)) => {
+                let _ = write_oom_score_adj(proc.as_fd(), value);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Puts stdio and what is inherited in their places, and closes everything
@@ -177,39 +233,15 @@ fn second<'a, S>(launch: &Launch<'a, S>, proc: Option<&OwnedFd>) -> Result<Made,
 where
     S: Iterator<Item = Step<'a>> + Clone,
 {
-    // In a user namespace limits can no longer be raised, nor oom_score_adj be
-    // written by a process that cannot be looked into. Both are inherited; the
-    // steps themselves report what was refused.
-    for step in launch.steps.clone() {
-        match (step, proc) {
-            (Step::Rlimit { resource, hard, .. }, _) => raise_limit(resource, hard),
-            (Step::OomScoreAdj { value }, Some(proc)) => {
-                use std::os::fd::AsFd;
-                let _ = write_oom_score_adj(proc.as_fd(), value);
-            }
-            _ => {}
+    before_user_namespace(launch, proc);
+    if let Join::Before { user, pid } = launch.join {
+        // First the PID namespace: it may be given by the pidfd of a process
+        // that cannot be looked into from within the user namespace.
+        if let Some(pid) = pid {
+            sys::setns(pid, libc::CLONE_NEWPID)?;
         }
-    }
-    match launch.join {
-        Join::Parents => {}
-        Join::Before { user, pid } => {
-            // First the PID namespace: it may be given by the pidfd of a process
-            // that cannot be looked into from within the user namespace.
-            if let Some(pid) = pid {
-                sys::setns(pid, libc::CLONE_NEWPID)?;
-            }
-            if let Some(user) = user {
-                sys::setns(user, libc::CLONE_NEWUSER)?;
-            }
-        }
-        Join::Process { pidfd, user } => {
-            let all = libc::CLONE_NEWNS
-                | libc::CLONE_NEWNET
-                | libc::CLONE_NEWIPC
-                | libc::CLONE_NEWUTS
-                | libc::CLONE_NEWPID
-                | libc::CLONE_NEWCGROUP;
-            sys::setns(pidfd, if user { all | libc::CLONE_NEWUSER } else { all })?;
+        if let Some(user) = user {
+            sys::setns(user, libc::CLONE_NEWUSER)?;
         }
     }
     let flags = launch

@@ -45,6 +45,8 @@ pub(super) struct Walk<'w> {
     pub prepared: Option<Prepared>,
     /// Whether a `Umask` step was met.
     pub umask_set: bool,
+    /// The bounding set that was put in force.
+    pub bounding: Option<u64>,
 }
 
 /// The root as the walk sees it: before the switch the new root, afterwards /.

@@ -2,7 +2,7 @@
 //! all of that goes to the shim in one frame.
 
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use corten_base::ContainerId;
 use corten_image::Image;
@@ -12,7 +12,7 @@ use corten_spec::request::ContainerConfig;
 use tokio::sync::watch;
 
 use super::launch::Plan;
-use super::prepare::Prepared;
+use super::prepare::{PREPARE_TIMEOUT, Prepared};
 use super::sandbox::{failed, wait_made};
 use super::{Inner, blocking, realtime_ns};
 use crate::error::{Error, Kind, Result};
@@ -175,26 +175,15 @@ impl Inner {
         image: &Arc<Image>,
     ) -> Result<()> {
         let shim = self.shim_of(container).await?;
-        let (prepared, log, group) = tokio::join!(
-            self.prepare(container, image),
+        // The group is made while the spec is, and gets its limits from there.
+        let (found, limits) = mpsc::channel();
+        let (prepared, log, entry) = tokio::join!(
+            self.prepare(container, image, found),
             self.open_log(container),
-            self.make_cgroup(container)
+            self.make_cgroup(container, limits)
         );
-        let Prepared { plan, resources, user } = prepared?;
-        let (log, group) = (log?, group?);
-        let restored = container.config.restore_from.is_some();
-        let delegated = self.oci_runtime(container)?.is_some() && !restored;
-        let entry = blocking(move || {
-            group.set(&resources)?;
-            let entry = group.entry()?;
-            // An OCI runtime enters with what it makes, and not before.
-            Ok(if delegated {
-                cgroup::Entry { into: None, tasks: Vec::new(), ..entry }
-            } else {
-                entry
-            })
-        })
-        .await?;
+        let Prepared { plan, user } = prepared?;
+        let (log, entry) = (log?, entry?);
         container.keep_plan(plan.bytes.clone());
         container.record.send_modify(|record| record.user = user);
         let config = &container.config;
@@ -238,11 +227,32 @@ impl Inner {
         super::logs::open(path.into()).await
     }
 
-    /// The container's cgroup, still without limits.
-    async fn make_cgroup(&self, container: &Container) -> Result<cgroup::Group> {
+    /// Makes the container's cgroup, and sets the limits as soon as they are
+    /// known.
+    async fn make_cgroup(
+        &self,
+        container: &Container,
+        limits: mpsc::Receiver<cgroup::Resources>,
+    ) -> Result<cgroup::Entry> {
+        let restored = container.config.restore_from.is_some();
+        let delegated = self.oci_runtime(container)?.is_some() && !restored;
         let cgroups = self.cgroups.clone();
         let path = container.record.borrow().cgroup.clone();
-        blocking(move || Ok(cgroups.create(&path, &cgroup::Resources::default())?)).await
+        blocking(move || {
+            let group = cgroups.create(&path, &cgroup::Resources::default())?;
+            let limits = limits
+                .recv_timeout(PREPARE_TIMEOUT)
+                .map_err(|_| Error::internal("its limits were not found out"))?;
+            group.set(&limits)?;
+            let entry = group.entry()?;
+            // An OCI runtime enters with what it makes, and not before.
+            Ok(if delegated {
+                cgroup::Entry { into: None, tasks: Vec::new(), ..entry }
+            } else {
+                entry
+            })
+        })
+        .await
     }
 }
 

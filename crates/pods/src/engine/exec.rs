@@ -5,28 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corten_base::ExecId;
-use corten_base::limits::EXEC_OUTPUT_BYTES_MAX;
 use corten_kernel::cgroup;
-use corten_kernel::stream::read_some;
 use corten_protocol::frame::{CgroupFds, Refusal, Reply, Request, Stdio, Target};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use super::collect::collect;
+use super::launch::Plan;
 use super::{Inner, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::shim::Shim;
 use crate::state::{ContainerState, SandboxState};
 use crate::table::Container;
 use crate::view::{ExecOutput, ExecRequest, ExecSession};
-use crate::watch::watch;
 
 /// How long a request waits for a shim that is being connected to.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes read from a stream at once.
-const READ_BYTES: usize = 64 << 10;
-/// Bytes that a pipe holds at most, by default of the kernel (`pipe-max-size`).
-const PIPE_BYTES_MAX: usize = 1 << 20;
-
 impl Inner {
     /// Launches a process; the caller pumps its streams.
     pub(super) async fn exec(
@@ -46,13 +39,8 @@ impl Inner {
             log: false,
             hand_over: true,
         };
-        let inner = self.clone();
-        let of = container.clone();
         let (exec, exit) = shim.new_exec();
-        // Together, since the way to another thread and back is what they cost.
-        let prepared = blocking(move || {
-            Ok((inner.plan_exec(&of, &request, exec)?, inner.exec_group(&of, exec, timeout)?))
-        });
+        let prepared = self.prepare_exec(container, request, exec, timeout);
         let (plan, group) = match prepared.await {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -92,6 +80,26 @@ impl Inner {
         }
     }
 
+    /// The plan and the cgroup of an exec.
+    ///
+    /// What is read and made lies in memory (tmpfs, cgroups), which costs less
+    /// than the way to another thread and back. Only the files of a container,
+    /// and whatever an OCI runtime does, may lie on a disk.
+    async fn prepare_exec(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        request: ExecRequest,
+        exec: ExecId,
+        timeout: Option<Duration>,
+    ) -> Result<(Plan, ExecGroup)> {
+        let slow = request.user.is_some() || self.oci_runtime(container)?.is_some();
+        let (inner, of) = (self.clone(), container.clone());
+        let prepare = move || {
+            Ok((inner.plan_exec(&of, &request, exec)?, inner.exec_group(&of, exec, timeout)?))
+        };
+        if slow { blocking(prepare).await } else { prepare() }
+    }
+
     /// Runs a command to its end and collects its output.
     pub(super) async fn exec_sync(
         self: &Arc<Self>,
@@ -103,22 +111,10 @@ impl Inner {
         let described = request.command.join(" ");
         let session = self.exec(container, request, timeout).await?;
         let ExecSession { stdout, stderr, mut exit, .. } = session;
-        let mut stdout = Collector::new(stdout)?;
-        let mut stderr = Collector::new(stderr)?;
-        let exit = loop {
-            tokio::select! {
-                exit = &mut exit => break exit,
-                more = stdout.read(), if stdout.open() => more?,
-                more = stderr.read(), if stderr.open() => more?,
-            }
-        };
+        let (exit, [stdout, stderr]) = collect([stdout, stderr], &mut exit).await?;
         let exit = exit.map_err(|_| {
             Error::new(Kind::Unavailable, "the shim went away before the command ended")
         })?;
-        // What it wrote before its end is in the pipes now; what a descendant
-        // that holds them may still write is not waited for.
-        stdout.drain();
-        stderr.drain();
         if exit.timed_out {
             let seconds = timeout.unwrap_or_default().as_secs_f64();
             return Err(Error::new(
@@ -128,7 +124,7 @@ impl Inner {
                 ),
             ));
         }
-        Ok(ExecOutput { stdout: stdout.kept, stderr: stderr.kept, exit_code: exit.code })
+        Ok(ExecOutput { stdout, stderr, exit_code: exit.code })
     }
 
     /// Ends the input of an exec; one that has ended has none.
@@ -239,6 +235,8 @@ impl Inner {
         tokio::spawn(async move {
             let Ok(exit) = exit.await else { return };
             let _ = sender.send(exit);
+            // Whoever waits for the answer goes first.
+            tokio::task::yield_now().await;
             let _ = shim.call(&Request::Delete { target }, &[]).await;
             inner.clear_exec(&of, exec, group).await;
         });
@@ -309,72 +307,5 @@ impl Inner {
             ),
             other => Error::internal(format!("unable to execute in container {id}: {other:?}")),
         }
-    }
-}
-
-/// Collects one output stream up to the cap; the rest is read and dropped, so
-/// that the writer is not stopped by it.
-struct Collector {
-    pipe: Option<AsyncFd<OwnedFd>>,
-    kept: Vec<u8>,
-    buffer: Vec<u8>,
-}
-
-impl Collector {
-    fn new(pipe: Option<OwnedFd>) -> Result<Self> {
-        let watch = |pipe: OwnedFd| {
-            rustix::io::ioctl_fionbio(&pipe, true).map_err(|errno| {
-                Error::internal(format!("unable to read an exec's output: {errno}"))
-            })?;
-            watch(pipe, "an exec's output")
-        };
-        Ok(Self {
-            pipe: pipe.map(watch).transpose()?,
-            kept: Vec::new(),
-            buffer: vec![0; READ_BYTES],
-        })
-    }
-
-    fn open(&self) -> bool {
-        self.pipe.is_some()
-    }
-
-    async fn read(&mut self) -> Result<()> {
-        let Some(pipe) = &self.pipe else { return Ok(()) };
-        let mut ready = pipe.readable().await.map_err(|error| {
-            Error::internal(format!("unable to read an exec's output: {error}"))
-        })?;
-        let buffer = &mut self.buffer;
-        let read = ready.try_io(|pipe| Ok(read_some(pipe.get_ref(), buffer)?));
-        match read {
-            Ok(Ok(length)) => self.take(length),
-            Ok(Err(_)) => self.pipe = None,
-            Err(_would_block) => {}
-        }
-        Ok(())
-    }
-
-    /// Takes what is there now. A descendant that goes on writing could fill
-    /// the pipe as fast as it is read: no more is taken than a pipe holds.
-    fn drain(&mut self) {
-        let mut left = PIPE_BYTES_MAX;
-        while let Some(pipe) = self.pipe.as_ref().filter(|_| left > 0) {
-            match read_some(pipe.get_ref(), &mut self.buffer) {
-                Ok(length) => {
-                    left = left.saturating_sub(length);
-                    self.take(length);
-                }
-                Err(_) => self.pipe = None,
-            }
-        }
-    }
-
-    fn take(&mut self, length: usize) {
-        if length == 0 {
-            self.pipe = None;
-            return;
-        }
-        let room = EXEC_OUTPUT_BYTES_MAX - self.kept.len();
-        self.kept.extend_from_slice(&self.buffer[..length.min(room)]);
     }
 }

@@ -7,7 +7,7 @@
 //! | `container`, `prepare`, `volumes`, `cdi`, `launch` | making and starting a container |
 //! | `delegate` | containers that another OCI runtime makes |
 //! | `checkpoint`, `restore` | containers frozen into archives, and pods made of them |
-//! | `exec` | processes in running containers |
+//! | `exec`, `collect` | processes in running containers |
 //! | `attach`, `forward` | clients of running containers, and of their ports |
 //! | `copy` | files into and out of running containers |
 //! | `teardown` | stop, remove, undo |
@@ -23,6 +23,7 @@ mod attach;
 mod bounded;
 mod cdi;
 mod checkpoint;
+mod collect;
 mod container;
 mod copy;
 mod delegate;
@@ -65,7 +66,7 @@ use corten_kernel::cgroup::Cgroups;
 use corten_net::{NamespacePool, Network, NetworkRequest};
 use corten_spec::request::{ContainerConfig, Resources, SandboxConfig};
 use corten_store::{CopiedIn, Store};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, Kind, Result};
 use crate::events::Hub;
@@ -205,7 +206,12 @@ impl Engine {
         inner.restore_events();
         tokio::spawn(inner.clone().follow_shims(receiver));
         let taking_up = inner.clone();
-        let taken_up = tokio::spawn(async move { taking_up.take_up().await });
+        let (taken, taken_up) = oneshot::channel();
+        tokio::spawn(async move {
+            taking_up.take_up().await;
+            let _ = taken.send(());
+            taking_up.sweep().await;
+        });
         // Shims answer in no time, and then the first list tells what ended in
         // the meantime. What hangs is not waited for.
         let _ = tokio::time::timeout(TAKE_UP_PATIENCE, taken_up).await;

@@ -95,28 +95,30 @@ impl Inner {
 impl Namespaces {
     /// Host name and sysctls, before anything runs in the pod.
     pub fn settle(&self, config: &SandboxConfig, policy: &NodePolicy) -> Result<()> {
-        if let Some(uts) = &self.uts
-            && !config.hostname.is_empty()
-        {
-            let name = config.hostname.clone();
-            ns::run_in(&[uts.as_fd()], move || ns::set_hostname(&name))??;
-        }
         let sysctls =
             sandbox_sysctls(config, policy).map_err(|error| Error::invalid(error.to_string()))?;
-        let (net, ipc): (Vec<_>, Vec<_>) =
-            sysctls.into_iter().partition(|sysctl| sysctl.namespace == NamespaceType::Network);
-        write_sysctls(net, self.net.as_ref())?;
-        write_sysctls(ipc, self.ipc.as_ref())
+        for sysctl in &sysctls {
+            let there = match sysctl.namespace {
+                NamespaceType::Network => self.net.is_some(),
+                _ => self.ipc.is_some(),
+            };
+            if !there {
+                let name = &sysctl.name;
+                return Err(Error::internal(format!("the pod has no namespace for {name}")));
+            }
+        }
+        let name = self.uts.as_ref().map(|_| config.hostname.as_str());
+        let name = name.filter(|name| !name.is_empty());
+        if name.is_none() && sysctls.is_empty() {
+            return Ok(());
+        }
+        let own = [&self.uts, &self.net, &self.ipc];
+        let own: Vec<_> = own.into_iter().flatten().map(AsFd::as_fd).collect();
+        ns::run_in(&own, || {
+            name.map_or(Ok(()), ns::set_hostname)?;
+            sysctls.iter().try_for_each(write_sysctl)
+        })?
     }
-}
-
-/// Writes sysctls where they are those of this namespace.
-fn write_sysctls(sysctls: Vec<Sysctl>, namespace: Option<&OwnedFd>) -> Result<()> {
-    let Some(first) = sysctls.first() else { return Ok(()) };
-    let Some(namespace) = namespace else {
-        return Err(Error::internal(format!("the pod has no namespace for {}", first.name)));
-    };
-    ns::run_in(&[namespace.as_fd()], move || sysctls.iter().try_for_each(write_sysctl))?
 }
 
 fn write_sysctl(sysctl: &Sysctl) -> Result<()> {

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use corten_base::ExecId;
@@ -37,12 +37,11 @@ use crate::table::Container;
 use crate::view::{ExecRequest, ProcessUser};
 
 /// How long looking up and opening what a container refers to may take.
-const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A container that is ready to be handed over.
 pub(super) struct Prepared {
     pub plan: Plan,
-    pub resources: cgroup::Resources,
     pub user: ProcessUser,
 }
 
@@ -56,15 +55,24 @@ pub(super) struct PodFds {
 }
 
 impl Inner {
-    /// Makes the root filesystem, the OCI spec and the plan of a container.
+    /// Makes the root filesystem, the OCI spec and the plan of a container. Its
+    /// limits are told to whoever sets them, as soon as they are found.
     pub(super) async fn prepare(
         self: &Arc<Self>,
         container: &Arc<Container>,
         image: &Arc<Image>,
+        limits: mpsc::Sender<cgroup::Resources>,
     ) -> Result<Prepared> {
-        let fds = self.pod_namespaces(container).await?;
-        let (inner, container, image) = (self.clone(), container.clone(), image.clone());
-        let prepared = blocking(move || inner.prepare_now(&container, &image, fds));
+        // Most of the work does not need the namespaces: the shim is asked
+        // meanwhile.
+        let (answer, pod) = mpsc::channel();
+        let ask = async {
+            // If nobody waits any more, the work has failed.
+            let _ = answer.send(self.pod_namespaces(container).await);
+        };
+        let (inner, of, image) = (self.clone(), container.clone(), image.clone());
+        let prepared = blocking(move || inner.prepare_now(&of, &image, pod, &limits));
+        let prepared = async { tokio::join!(prepared, ask).0 };
         // A mount source on a dead filesystem hangs for ever; that costs its
         // thread, and this container.
         tokio::time::timeout(PREPARE_TIMEOUT, prepared).await.unwrap_or_else(|_| {
@@ -90,7 +98,19 @@ impl Inner {
         Ok(PodFds { user: next(user), net: next(net), ipc: next(ipc), uts: next(uts) })
     }
 
-    fn prepare_now(&self, container: &Container, image: &Image, pod: PodFds) -> Result<Prepared> {
+    fn prepare_now(
+        &self,
+        container: &Container,
+        image: &Image,
+        asked: mpsc::Receiver<Result<PodFds>>,
+        limits: &mpsc::Sender<cgroup::Resources>,
+    ) -> Result<Prepared> {
+        let answer = || {
+            let gone = |_| Error::internal("the shim was not asked for the pod's namespaces");
+            asked.recv_timeout(PREPARE_TIMEOUT).map_err(gone)?
+        };
+        let owned = container.sandbox.config.namespaces.user.is_some();
+        let early = if owned { Some(answer()?) } else { None };
         if let Some(archive) = &container.config.restore_from {
             self.unpack_checkpoint(container, archive)?;
         }
@@ -98,16 +118,19 @@ impl Inner {
         let labels = self.labels(container)?;
         self.relabel(container, labels.as_ref())?;
         let label = labels.as_ref().map_or("", |labels| &labels.mount);
-        let (root, volumes) = self.filesystems(container, &pod, label)?;
+        let user_namespace = early.as_ref().and_then(|pod| pod.user.as_ref());
+        let (root, volumes) = self.filesystems(container, user_namespace, label)?;
         let user = resolve_in(&root, container, image)?;
         let mut spec = self.oci_spec(container, image, &user, labels)?;
         self.add_cdi_devices(&container.config, &mut spec)?;
         self.save_spec(container, &spec)?;
-        let resources = cgroup_resources(&spec.linux.clone().unwrap_or_default());
+        // If nobody wants them any more, the group could not be made.
+        let _ = limits.send(cgroup_resources(&spec.linux.clone().unwrap_or_default()));
         if let Some(linux) = &mut spec.linux {
             // They are the sandbox's, and were set when it was made.
             linux.sysctl.clear();
         }
+        let pod = early.map_or_else(answer, Ok)?;
         let plan = match self.oci_runtime(container)? {
             _ if container.config.restore_from.is_some() => {
                 self.plan_restore(container, &spec, root, volumes, pod)?
@@ -116,7 +139,7 @@ impl Inner {
             Some(runtime) => self.delegate(&runtime, container, &spec, root, volumes, pod)?,
         };
         let user = ProcessUser { uid: user.uid, gid: user.gid, groups: user.additional_gids };
-        Ok(Prepared { plan, resources, user })
+        Ok(Prepared { plan, user })
     }
 
     /// Opens what the plan refers to, and writes it. The descriptors go in this
@@ -287,11 +310,11 @@ impl Inner {
     fn filesystems(
         &self,
         container: &Container,
-        pod: &PodFds,
+        user_namespace: Option<&OwnedFd>,
         label: &str,
     ) -> Result<(OwnedFd, Volumes)> {
         let user = container.sandbox.config.namespaces.user.as_ref();
-        let idmap = match (user, &pod.user) {
+        let idmap = match (user, user_namespace) {
             (Some(user), Some(userns)) => Some(Idmap {
                 userns: userns.as_fd(),
                 root_uid: super::namespaces::host_root(&user.uids, "user")?,

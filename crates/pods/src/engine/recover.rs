@@ -186,8 +186,7 @@ impl Inner {
         }
     }
 
-    /// Connects to every shim, finishes or undoes what was under way, and
-    /// takes away what belongs to nobody.
+    /// Connects to every shim, and finishes or undoes what was under way.
     pub(super) async fn take_up(self: &Arc<Self>) {
         let mut work = tokio::task::JoinSet::new();
         for sandbox in self.table.sandboxes() {
@@ -196,7 +195,6 @@ impl Inner {
         }
         while work.join_next().await.is_some() {}
         self.tell_what_was_missed();
-        self.sweep().await;
     }
 
     async fn take_up_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
@@ -332,7 +330,7 @@ impl Inner {
     }
 
     /// Takes away what no record knows: snapshots, addresses.
-    async fn sweep(self: &Arc<Self>) {
+    pub(super) async fn sweep(self: &Arc<Self>) {
         let inner = self.clone();
         let swept = blocking(move || {
             let store = &inner.store;

@@ -171,9 +171,17 @@ impl Inner {
             let config = sandbox.config.clone();
             blocking(move || namespaces.settle(&config, &inner.node.policy))
         };
-        let (shim, settled) = tokio::join!(self.start_shim(sandbox), settle);
-        let shim = shim?;
+        let (shim, settled) = tokio::join!(self.start_shim(sandbox, namespaces), settle);
         settled?;
+        shim
+    }
+
+    /// Starts the shim and hands it the pod's namespaces.
+    async fn start_shim(&self, sandbox: &Sandbox, namespaces: &Namespaces) -> Result<Shim> {
+        let dir = self.journal.sandbox_dir(&sandbox.id);
+        let scope = sandbox.record.borrow().scope.clone();
+        let started = self.shims.start(&sandbox.id, &dir, scope.is_none()).await?;
+        self.change_sandbox(sandbox, |record| record.shim_pid = Some(started.pid))?;
         let (flags, fds) = namespaces.for_frame();
         let root = namespaces.root_ids;
         let request = Request::Sandbox {
@@ -183,21 +191,19 @@ impl Inner {
             shm_gid: root.1,
             shm_label: self.shared_label(sandbox),
         };
-        expect_done("hand over the namespaces", shim.call(&request, &fds).await?.0)?;
-        Ok(shim)
-    }
-
-    async fn start_shim(&self, sandbox: &Sandbox) -> Result<Shim> {
-        let dir = self.journal.sandbox_dir(&sandbox.id);
-        let scope = sandbox.record.borrow().scope.clone();
-        let started = self.shims.start(&sandbox.id, &dir, scope.is_none()).await?;
-        self.change_sandbox(sandbox, |record| record.shim_pid = Some(started.pid))?;
-        let (shim, scope) = tokio::join!(
-            Shim::connect(&sandbox.id, &started.socket, self.news.clone()),
-            self.start_scope(sandbox, started.pid)
-        );
+        // All of it is said at once, while the program is still being loaded.
+        let hand_over = async {
+            let shim = Shim::open(&sandbox.id, &started.socket, self.news.clone())?;
+            let (greeted, taken) = tokio::join!(biased; shim.greet(), shim.call(&request, &fds));
+            greeted?;
+            expect_done("hand over the namespaces", taken?.0)?;
+            Ok(shim)
+        };
+        let scope = self.start_scope(sandbox, started.pid);
+        let (shim, scope) = tokio::join!(hand_over, scope);
+        let shim = shim.map_err(|error| started.explain(error))?;
         scope?;
-        shim
+        Ok(shim)
     }
 
     fn shm_bytes(&self, config: &SandboxConfig) -> u64 {

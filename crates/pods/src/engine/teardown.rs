@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corten_protocol::frame::{Refusal, Reply, Request, Target};
+use corten_spec::request::NamespaceMode;
 
 use super::sandbox::wait_made;
 use super::{Inner, blocking};
@@ -122,21 +123,43 @@ impl Inner {
     /// which nothing is used after it went: processes, shim and network,
     /// namespaces, cgroups. What fails does not keep the rest from going.
     async fn take_down(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
-        let mut failures = Vec::new();
         let killed = self.kill_containers(sandbox).await;
-        failures.extend(killed.err());
-        let (shim, network) = tokio::join!(self.end_shim(sandbox), self.detach_network(sandbox));
-        failures.extend(shim.err());
-        failures.extend(network.err());
-        let netns = self.namespaces.release(&sandbox.id);
-        failures.extend(netns.err().map(|error| Error::internal(error.to_string())));
-        failures.extend(self.remove_sandbox_cgroup(sandbox).await.err());
-        match failures.into_iter().next() {
-            None => Ok(()),
-            Some(first) => {
-                Err(first.during(format!("unable to take sandbox {} down", sandbox.id.short())))
+        // Each of these waits for the kernel (for a grace period, mostly), and
+        // none needs another; but a group in which the shim or the pod's init
+        // lives goes after them.
+        let inhabited = sandbox.record.borrow().scope.is_some()
+            || sandbox.config.namespaces.pid == NamespaceMode::Pod;
+        let shim = async {
+            let ended = self.end_shim(sandbox).await;
+            let removed = match inhabited {
+                true => self.remove_sandbox_cgroup(sandbox).await,
+                false => Ok(()),
+            };
+            ended.and(removed)
+        };
+        let cgroup = async {
+            match inhabited {
+                true => Ok(()),
+                false => self.remove_sandbox_cgroup(sandbox).await,
             }
-        }
+        };
+        let network = async {
+            let detached = self.detach_network(sandbox).await;
+            // Plugins are shown the namespace by its path.
+            detached.and(self.release_netns(sandbox).await)
+        };
+        let (network, shim, cgroup) = tokio::join!(network, shim, cgroup);
+        killed.and(shim).and(network).and(cgroup).map_err(|first| {
+            first.during(format!("unable to take sandbox {} down", sandbox.id.short()))
+        })
+    }
+
+    async fn release_netns(&self, sandbox: &Sandbox) -> Result<()> {
+        let (namespaces, id) = (self.namespaces.clone(), sandbox.id.clone());
+        blocking(move || {
+            namespaces.release(&id).map_err(|error| Error::internal(error.to_string()))
+        })
+        .await
     }
 
     async fn kill_containers(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
@@ -209,8 +232,11 @@ impl Inner {
         };
         let Some(pid) = known.or_else(|| super::shims::find(&sandbox.id)) else { return Ok(()) };
         super::shims::end(pid, &sandbox.id, patience).await?;
-        self.shims.remove_group(&sandbox.id)?;
-        self.change_sandbox(sandbox, |record| record.shim_pid = None)
+        let (shims, id) = (self.shims.clone(), sandbox.id.clone());
+        blocking(move || shims.remove_group(&id)).await?;
+        // Written down with what comes next: to end it again does no harm.
+        sandbox.record.send_modify(|record| record.shim_pid = None);
+        Ok(())
     }
 
     async fn detach_network(&self, sandbox: &Sandbox) -> Result<()> {
@@ -227,7 +253,9 @@ impl Inner {
             detached.map_err(|error| Error::new(Kind::Unavailable, error.to_string()))
         };
         self.meters.detach.of(detach).await?;
-        self.change_sandbox(sandbox, |record| record.network_intended = false)
+        // Written down with what comes next: to detach it again does no harm.
+        sandbox.record.send_modify(|record| record.network_intended = false);
+        Ok(())
     }
 
     async fn remove_sandbox_cgroup(&self, sandbox: &Sandbox) -> Result<()> {
@@ -238,14 +266,8 @@ impl Inner {
         // Where the parent is the client's, only the init's group is ours.
         let ours = if owned { path } else { self.init_cgroup(sandbox) };
         let cgroups = self.cgroups.clone();
-        blocking(move || {
-            // A shim that died has left the pod's init behind.
-            if cgroups.exists(&ours)? {
-                cgroups.open(&ours)?.kill(rustix::process::Signal::KILL)?;
-            }
-            Ok(cgroups.remove(&ours)?)
-        })
-        .await
+        // A shim that died has left the pod's init behind.
+        blocking(move || Ok(cgroups.clear(&ours)?)).await
     }
 
     /// Kills and forgets a container.
@@ -271,11 +293,14 @@ impl Inner {
             // A shim that never had it, or is gone, has nothing to forget.
             let _ = shim.call(&Request::Delete { target }, &[]).await;
         }
-        self.remove_container_cgroup(container).await?;
+        self.forget_in_runtime(container).await?;
+        let cgroups = self.cgroups.clone();
+        let path = container.record.borrow().cgroup.clone();
         let store = self.store.clone();
         let journal = self.journal.clone();
         let (sandbox, id) = (container.sandbox.id.clone(), container.id.clone());
         blocking(move || {
+            cgroups.clear(&path)?;
             store.remove_snapshot(&id).map_err(|error| Error::internal(error.to_string()))?;
             journal.forget_container(&sandbox, &id)
         })
@@ -316,13 +341,7 @@ impl Inner {
         self.forget_in_runtime(container).await?;
         let cgroups = self.cgroups.clone();
         let path = container.record.borrow().cgroup.clone();
-        blocking(move || {
-            if cgroups.exists(&path)? {
-                cgroups.open(&path)?.kill(rustix::process::Signal::KILL)?;
-            }
-            Ok(cgroups.remove(&path)?)
-        })
-        .await
+        blocking(move || Ok(cgroups.clear(&path)?)).await
     }
 }
 

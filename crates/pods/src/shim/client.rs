@@ -73,6 +73,18 @@ impl Shim {
         path: &Path,
         news: mpsc::UnboundedSender<(SandboxId, ShimNews)>,
     ) -> Result<Self> {
+        let shim = Self::open(sandbox, path, news)?;
+        shim.greet().await?;
+        Ok(shim)
+    }
+
+    /// Connects. The first call must be [`Shim::greet`]; others may follow
+    /// before it is answered.
+    pub fn open(
+        sandbox: &SandboxId,
+        path: &Path,
+        news: mpsc::UnboundedSender<(SandboxId, ShimNews)>,
+    ) -> Result<Self> {
         let socket = fdpass::connect(path)?;
         let socket = watch(socket, "a shim")?;
         let shim = Self {
@@ -87,10 +99,16 @@ impl Shim {
             }),
         };
         tokio::spawn(read_all(shim.inner.clone(), news));
-        match shim.call(&Request::Hello { version: VERSION }, &[]).await? {
-            (Reply::Hello { version }, _) if version >= 1 => Ok(shim),
+        Ok(shim)
+    }
+
+    /// Agrees on a version.
+    pub async fn greet(&self) -> Result<()> {
+        match self.call(&Request::Hello { version: VERSION }, &[]).await? {
+            (Reply::Hello { version }, _) if version >= 1 => Ok(()),
             (reply, _) => Err(Error::internal(format!(
-                "the shim of sandbox {sandbox} answered {reply:?} to the greeting"
+                "the shim of sandbox {} answered {reply:?} to the greeting",
+                self.inner.sandbox
             ))),
         }
     }
@@ -121,13 +139,17 @@ impl Shim {
             waiting.replies.insert(number, Asked { answer: sender, starts });
         }
         let frame = request.encode(number);
-        let sent = self
-            .inner
-            .socket
-            .async_io(Interest::WRITABLE, |socket| {
-                fdpass::send(socket.as_fd(), &frame, fds).map_err(std::io::Error::from)
-            })
-            .await;
+        let send = |socket: &OwnedFd| {
+            fdpass::send(socket.as_fd(), &frame, fds).map_err(std::io::Error::from)
+        };
+        // There is mostly room at once, also before a new socket is known to
+        // have any.
+        let sent = match send(self.inner.socket.get_ref()) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                self.inner.socket.async_io(Interest::WRITABLE, send).await
+            }
+            sent => sent,
+        };
         if let Err(error) = sent {
             self.inner.lock().replies.remove(&number);
             let dead = self.inner.dead();

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use corten_base::SandboxId;
 use corten_kernel::cgroup::Cgroups;
-use corten_kernel::launch::{self, CStrList, FdIndex, Join, Launch, Message, NamespaceKind, Step};
+use corten_kernel::launch::{
+    self, CStrList, Child, FdIndex, Join, Launch, Message, NamespaceKind, Step,
+};
 use corten_kernel::{fdpass, ns};
 
 use crate::error::{Error, Result};
@@ -31,12 +33,27 @@ pub struct ShimProgram {
     cgroup: String,
 }
 
-/// A shim that was started.
+/// A shim on its way.
 pub struct Started {
     /// Its pid.
     pub pid: i32,
-    /// Where it listens.
+    /// Where it listens: one can connect already.
     pub socket: PathBuf,
+    child: Child,
+}
+
+impl Started {
+    /// Why it did not come to listen, if its launch failed; else the error
+    /// that somebody has met who spoke to it.
+    pub fn explain(&self, error: Error) -> Error {
+        match self.child.read_message() {
+            Ok(Some(Message::Failed { step, errno })) => {
+                let errno = std::io::Error::from_raw_os_error(errno);
+                Error::internal(format!("unable to start the shim: step {step}: {errno}"))
+            }
+            _ => error,
+        }
+    }
 }
 
 impl ShimProgram {
@@ -58,7 +75,8 @@ impl ShimProgram {
     }
 
     /// Starts a shim that listens in `dir` and writes its exits there, in a
-    /// cgroup of its own or in the daemon's.
+    /// cgroup of its own or in the daemon's. It is not waited for: what is sent
+    /// to it is there when it looks.
     pub async fn start(
         self: &Arc<Self>,
         id: &SandboxId,
@@ -104,22 +122,7 @@ impl ShimProgram {
             tasks: &[],
         })
         .map_err(|errno| Error::internal(format!("unable to start the shim of {id}: {errno}")))?;
-        let pid = child.pid();
-        match child.wait_message() {
-            Ok(Message::Closed) => Ok(Started { pid, socket }),
-            Ok(Message::Failed { step, errno }) => {
-                let errno = std::io::Error::from_raw_os_error(errno);
-                Err(Error::internal(format!(
-                    "unable to start the shim of {id}: step {step}: {errno}"
-                )))
-            }
-            Ok(other) => {
-                Err(Error::internal(format!("unable to start the shim of {id}: {other:?}")))
-            }
-            Err(errno) => {
-                Err(Error::internal(format!("unable to start the shim of {id}: {errno}")))
-            }
-        }
+        Ok(Started { pid: child.pid(), socket, child })
     }
 
     fn own_group(&self, id: &SandboxId) -> Result<Option<OwnedFd>> {
