@@ -56,7 +56,8 @@ fn difference(now: &BTreeSet<String>, before: &BTreeSet<String>) -> Vec<String> 
     now.difference(before).cloned().collect()
 }
 
-fn mounts(machine: &Machine) -> BTreeSet<String> {
+/// What is mounted on this machine, as the host sees it.
+pub fn mounts(machine: &Machine) -> BTreeSet<String> {
     let table = mount::mount_list().expect("the mount table is read");
     let below = [machine.path(""), machine.path("state")];
     let is_ours = |mount: &mount::Mount| below.iter().any(|below| mount.target.starts_with(below));

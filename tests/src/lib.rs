@@ -22,6 +22,7 @@ pub mod scene;
 pub mod sweep;
 pub mod terminal;
 pub mod tool;
+pub mod trace;
 pub mod tree;
 
 pub use client::Client;
@@ -30,3 +31,4 @@ pub use kubelet::Kubelet;
 pub use machine::Machine;
 pub use poll::until;
 pub use scene::Scene;
+pub use trace::Trace;

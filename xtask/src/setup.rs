@@ -23,6 +23,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nginx-light", "/usr/sbin/nginx"),
     ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
     ("runc", "/usr/sbin/runc"),
+    // Counts what the daemon does, for tests/guard.toml.
+    ("strace", "/usr/bin/strace"),
     // C parts of dependencies (ring, zstd) in the check for aarch64.
     ("gcc-aarch64-linux-gnu", "/usr/bin/aarch64-linux-gnu-gcc"),
     ("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/stdio.h"),

@@ -1,0 +1,260 @@
+//! What each operation may cost, counted and never timed: `tests/guard.toml`
+//! has the bounds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use corten_api::cri;
+use corten_tests::client::{Container, Pod};
+use corten_tests::drift::mounts;
+use corten_tests::trace::Counts;
+use corten_tests::{Client, Daemon, Machine, Trace};
+use serde::{Deserialize, Serialize};
+
+/// How much more than in the file the calls of an operation may be, in all:
+/// what is sent and received comes in more or fewer pieces.
+const CALLS_SLACK_PERCENT: u64 = 6;
+/// At least so many.
+const CALLS_SLACK_MIN: u64 = 4;
+/// On a busy machine the records of an operation come in three commits instead
+/// of one, each with two calls.
+const COMMITS_SLACK: usize = 4;
+/// Each operation is done so often; see [`fewest`].
+const ROUNDS: usize = 3;
+/// Pods that rest.
+const PODS_AT_REST: usize = 8;
+/// How long nothing may happen in them.
+const REST: Duration = Duration::from_secs(5);
+/// How often that is tried: threads that had work leave when there was none for
+/// ten seconds.
+const RESTS: usize = 5;
+/// Mounts that the host sees of a pod: its network namespace, as a path.
+const MOUNTS_OF_A_POD: usize = 1;
+/// Writes the bounds as they were found instead of judging by them.
+const WRITE: &str = "CORTEN_GUARD_WRITE";
+
+/// What an operation may cost.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Bounds {
+    /// All calls.
+    calls: u64,
+    /// Of some kinds; of others that have a name there, none.
+    kinds: BTreeMap<String, usize>,
+    /// What all were when they were written down, to show what has grown.
+    by_call: BTreeMap<String, u64>,
+}
+
+type Table = BTreeMap<String, Bounds>;
+
+/// What was counted, round by round.
+#[derive(Default)]
+struct Found(BTreeMap<&'static str, Vec<Counts>>);
+
+impl Found {
+    async fn count<T>(
+        &mut self,
+        trace: &mut Trace,
+        operation: &'static str,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let (outcome, counts) = trace.during(work).await;
+        self.0.entry(operation).or_default().push(counts);
+        outcome
+    }
+
+    /// The bounds that fit.
+    fn table(&self) -> Table {
+        let bounds = |rounds: &Vec<Counts>| {
+            let calls = fewest(rounds, Counts::calls);
+            let kinds = calls.kinds.keys().map(|kind| {
+                let count = |counts: &Counts| counts.of(kind).len();
+                ((*kind).to_owned(), count(fewest(rounds, count)))
+            });
+            Bounds { calls: calls.calls(), kinds: kinds.collect(), by_call: calls.by_call.clone() }
+        };
+        self.0.iter().map(|(operation, rounds)| ((*operation).to_owned(), bounds(rounds))).collect()
+    }
+
+    /// What is more than it may be, in words.
+    fn excesses(&self, table: &Table) -> String {
+        let mut text = String::new();
+        for (operation, rounds) in &self.0 {
+            let Some(bounds) = table.get(*operation) else {
+                text += &format!("{operation} has no bounds\n");
+                continue;
+            };
+            excess_of_kinds(operation, rounds, bounds, &mut text);
+            excess_of_calls(operation, rounds, bounds, &mut text);
+        }
+        text
+    }
+}
+
+/// The round with the fewest: a retry in one of them is no regression.
+fn fewest<N: Ord>(rounds: &[Counts], count: impl Fn(&Counts) -> N) -> &Counts {
+    rounds.iter().min_by_key(|counts| count(counts)).expect("there was a round")
+}
+
+fn excess_of_kinds(operation: &str, rounds: &[Counts], bounds: &Bounds, text: &mut String) {
+    for kind in rounds.iter().flat_map(|counts| counts.kinds.keys()).collect::<BTreeSet<_>>() {
+        let slack = if *kind == "commits" { COMMITS_SLACK } else { 0 };
+        let most = bounds.kinds.get(*kind).copied().unwrap_or(0) + slack;
+        let calls = fewest(rounds, |counts| counts.of(kind).len()).of(kind);
+        if calls.len() > most {
+            let (count, calls) = (calls.len(), calls.join("\n    "));
+            *text += &format!("{operation}: {kind}: {most} → {count}\n    {calls}\n");
+        }
+    }
+}
+
+fn excess_of_calls(operation: &str, rounds: &[Counts], bounds: &Bounds, text: &mut String) {
+    let counts = fewest(rounds, Counts::calls);
+    let (before, now) = (bounds.calls, counts.calls());
+    let most = before + (before * CALLS_SLACK_PERCENT).div_ceil(100).max(CALLS_SLACK_MIN);
+    if now <= most {
+        return;
+    }
+    *text += &format!("{operation}: calls: {before} → {now}, at most {most}\n");
+    for (call, count) in &counts.by_call {
+        let before = bounds.by_call.get(call).copied().unwrap_or(0);
+        if *count > before {
+            *text += &format!("    {call}: {before} → {count}\n");
+        }
+    }
+}
+
+fn file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("guard.toml")
+}
+
+/// A pod as the kubelet makes it.
+fn pod(machine: &Machine, name: &str) -> Pod {
+    let mut pod = Pod::new(machine, name);
+    let security =
+        pod.config.linux.get_or_insert_default().security_context.get_or_insert_default();
+    security.seccomp = runtime_default();
+    pod
+}
+
+fn container(image: &str) -> Container {
+    let mut container = Container::new("main", image, &["sleep", "1000"]);
+    container.security().seccomp = runtime_default();
+    container.linux().resources = Some(cri::LinuxContainerResources {
+        cpu_shares: 102,
+        memory_limit_in_bytes: 128 << 20,
+        oom_score_adj: 1000,
+        ..Default::default()
+    });
+    container
+}
+
+fn runtime_default() -> Option<cri::SecurityProfile> {
+    let profile_type = cri::security_profile::ProfileType::RuntimeDefault.into();
+    Some(cri::SecurityProfile { profile_type, ..Default::default() })
+}
+
+/// One pod's life, operation by operation.
+async fn live(found: &mut Found, trace: &mut Trace, client: &mut Client, pod: &Pod, image: &str) {
+    let container = container(image);
+    let id = found.count(trace, "RunPodSandbox", client.run_pod(pod)).await.unwrap();
+    let create = client.create(&id, pod, &container);
+    let main = found.count(trace, "CreateContainer", create).await.unwrap();
+    found.count(trace, "StartContainer", client.start(&main)).await.unwrap();
+    let exec = client.exec(&main, &["true"], 10);
+    assert_eq!(found.count(trace, "ExecSync", exec).await.unwrap().0, 0);
+    found.count(trace, "StopContainer", client.stop(&main, 0)).await.unwrap();
+    found.count(trace, "RemoveContainer", client.remove(&main)).await.unwrap();
+    found.count(trace, "StopPodSandbox", client.stop_pod(&id)).await.unwrap();
+    found.count(trace, "RemovePodSandbox", client.remove_pod(&id)).await.unwrap();
+}
+
+/// What is asked about pods that run.
+async fn look(found: &mut Found, trace: &mut Trace, client: &mut Client) {
+    found.count(trace, "ListContainers of 8", client.containers()).await;
+    found.count(trace, "ListPodSandbox of 8", client.pods()).await;
+    let stats = client.runtime.list_container_stats(cri::ListContainerStatsRequest::default());
+    let stats = found.count(trace, "ListContainerStats of 8", stats).await.unwrap();
+    assert_eq!(stats.into_inner().stats.len(), PODS_AT_REST);
+    let stats = client.runtime.list_pod_sandbox_stats(cri::ListPodSandboxStatsRequest::default());
+    let stats = found.count(trace, "ListPodSandboxStats of 8", stats).await.unwrap();
+    assert_eq!(stats.into_inner().stats.len(), PODS_AT_REST);
+}
+
+#[test]
+fn operations_cost_what_they_did() {
+    Machine::run(async |machine, daemon| {
+        let (mut client, image) = ready(machine, daemon).await;
+        // The first of all fills pools and caches.
+        let first = run(machine, &mut client, "first", &image).await;
+        client.stop_pod(&first).await.unwrap();
+        client.remove_pod(&first).await.unwrap();
+        let mut trace = Trace::of(machine, daemon).await;
+        trace.settle().await;
+        let mut found = Found::default();
+        for round in 0..ROUNDS {
+            let pod = pod(machine, &format!("pod{round}"));
+            live(&mut found, &mut trace, &mut client, &pod, &image).await;
+        }
+        judge("operations", &found);
+    });
+}
+
+#[test]
+fn pods_at_rest_cost_nothing_and_lists_little() {
+    Machine::run(async |machine, daemon| {
+        let (mut client, image) = ready(machine, daemon).await;
+        let before = mounts(machine).len();
+        for number in 0..PODS_AT_REST {
+            run(machine, &mut client, &format!("pod{number}"), &image).await;
+        }
+        assert_eq!(mounts(machine).len() - before, PODS_AT_REST * MOUNTS_OF_A_POD);
+        let mut trace = Trace::of(machine, daemon).await;
+        trace.settle().await;
+        let mut found = Found::default();
+        for _ in 0..ROUNDS {
+            look(&mut found, &mut trace, &mut client).await;
+        }
+        judge("lists", &found);
+        let mut seen = Vec::new();
+        for _ in 0..RESTS {
+            seen = trace.disturbances(REST).await;
+            if seen.is_empty() {
+                return;
+            }
+        }
+        panic!("in {REST:?} of rest, with {PODS_AT_REST} pods:\n{}", seen.concat());
+    });
+}
+
+async fn ready(machine: &Machine, daemon: &Daemon) -> (Client, String) {
+    let mut client = daemon.client().await;
+    let image = machine.image("busybox");
+    client.pull(&image).await.expect("the image is pulled");
+    (client, image)
+}
+
+/// A pod whose container runs: its id.
+async fn run(machine: &Machine, client: &mut Client, name: &str, image: &str) -> String {
+    let pod = pod(machine, name);
+    let id = client.run_pod(&pod).await.expect("the pod runs");
+    client.run(&id, &pod, &container(image)).await.expect("the container runs");
+    id
+}
+
+fn judge(part: &str, found: &Found) {
+    let text = std::fs::read_to_string(file()).expect("the bounds are read");
+    let mut all: BTreeMap<String, Table> = toml::from_str(&text).expect("bounds");
+    if std::env::var_os(WRITE).is_some() {
+        all.insert(part.to_owned(), found.table());
+        let head: String = text
+            .lines()
+            .take_while(|line| line.starts_with('#'))
+            .fold(String::new(), |head, line| head + line + "\n");
+        let table = toml::to_string(&all).expect("a table");
+        std::fs::write(file(), format!("{head}\n{table}")).expect("the bounds are written");
+        return;
+    }
+    let excesses = found.excesses(&all.remove(part).unwrap_or_default());
+    assert!(excesses.is_empty(), "more than in tests/guard.toml:\n{excesses}");
+}
