@@ -1,8 +1,12 @@
-//! Programs that people type, against a daemon of the kit: crictl and corten.
+//! Programs that people type, against a daemon of the kit: crictl and corten;
+//! and the pages that they see.
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -126,6 +130,17 @@ impl Tool {
         let name = self.program.file_name().map(Path::new).unwrap_or(&self.program);
         format!("{} {}", name.display(), arguments.join(" "))
     }
+}
+
+/// The page at an address, if there is one yet.
+pub fn page(address: SocketAddr) -> Option<String> {
+    let wait = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&address, wait).ok()?;
+    stream.set_read_timeout(Some(wait)).ok()?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split_once("\r\n\r\n").map(|(_, page)| page.to_owned())
 }
 
 /// Output as people see it, without the last newlines.

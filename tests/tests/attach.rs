@@ -1,13 +1,17 @@
 //! Clients of running containers: attached to them, and to the ports of pods.
 
-use corten_api::corten::attach_request::Event as Input;
-use corten_api::corten::attach_response::Event as Output;
+use std::time::Duration;
+
+use corten_api::corten::attach_request::Event as ToContainer;
+use corten_api::corten::attach_response::Event as FromContainer;
 use corten_api::corten::corten_client::CortenClient;
 use corten_api::corten::port_forward_request::Event as ToPort;
 use corten_api::corten::port_forward_response::Event as FromPort;
+use corten_api::corten::session_input::Event as Input;
+use corten_api::corten::session_output::Event as Output;
 use corten_api::corten::{
     AttachRequest, AttachResponse, AttachStart, DataClosed, PortForwardRequest, PortForwardStart,
-    StdinClosed, TerminalSize,
+    SessionInput, SessionOutput, StdinClosed, TerminalSize,
 };
 use corten_api::cri::NamespaceMode;
 use corten_tests::client::Container;
@@ -34,12 +38,13 @@ impl Session {
     async fn try_open(daemon: &Daemon, start: AttachStart) -> Result<Self, Status> {
         let (input, stream) = mpsc::channel(4);
         let start = AttachStart { namespace: "k8s.io".into(), ..start };
-        input.send(AttachRequest { event: Some(Input::Start(start)) }).await.unwrap();
+        input.send(AttachRequest { event: Some(ToContainer::Start(start)) }).await.unwrap();
         let stream = futures_util::stream::unfold(stream, |mut stream| async {
             stream.recv().await.map(|message| (message, stream))
         });
         let mut output = people(daemon).await.attach(stream).await?.into_inner();
-        let Some(Output::Attached(attached)) = output.message().await?.and_then(|one| one.event)
+        let Some(FromContainer::Attached(attached)) =
+            output.message().await?.and_then(|one| one.event)
         else {
             panic!("it does not say what it is attached to")
         };
@@ -51,6 +56,7 @@ impl Session {
     }
 
     async fn say(&self, event: Input) {
+        let event = ToContainer::Input(SessionInput { event: Some(event) });
         self.input.send(AttachRequest { event: Some(event) }).await.expect("the daemon listens");
     }
 
@@ -69,10 +75,12 @@ impl Session {
         let mut heard = [String::new(), String::new()];
         while !heard.iter().zip(ends).all(|(heard, end)| heard.ends_with(end)) {
             let event = self.output.message().await.expect("it goes on").and_then(|one| one.event);
-            let (stream, bytes) = match event {
-                Some(Output::Stdout(bytes)) => (0, bytes),
-                Some(Output::Stderr(bytes)) => (1, bytes),
-                other => panic!("{other:?} after {heard:?}"),
+            let Some(FromContainer::Output(output)) = event else {
+                panic!("{event:?} after {heard:?}")
+            };
+            let (stream, bytes) = match output.event.expect("output") {
+                Output::Stdout(bytes) => (0, bytes),
+                Output::Stderr(bytes) => (1, bytes),
             };
             heard[stream].push_str(std::str::from_utf8(&bytes).expect("text"));
         }
@@ -82,7 +90,7 @@ impl Session {
     /// The exit code, with which the session ends.
     async fn exit_code(mut self) -> i32 {
         let event = self.output.message().await.unwrap().and_then(|one| one.event);
-        let Some(Output::Exited(exited)) = event else { panic!("{event:?}") };
+        let Some(FromContainer::Exited(exited)) = event else { panic!("{event:?}") };
         assert!(self.output.message().await.unwrap().is_none());
         exited.exit_code
     }
@@ -163,6 +171,57 @@ fn stdin_once_ends_with_its_client() {
             assert_eq!(watcher.hear("\n").await, "end\n");
             assert_eq!(watcher.exit_code().await, 6);
         }
+    });
+}
+
+#[test]
+fn who_closes_its_output_is_followed_to_its_end() {
+    Machine::run(async |machine, daemon| {
+        let mut scene = Scene::new(machine, daemon, |_| ()).await;
+        let script = "echo last; exec >&- 2>&-; read x; exit $x";
+        let container = interactive(&mut scene, script);
+        let id = scene.client.create(&scene.id, &scene.pod, &container).await.unwrap();
+        let mut session = Session::open(daemon, &id).await;
+        let mut watcher = Session::open(daemon, &id).await;
+        scene.client.start(&id).await.unwrap();
+        for session in [&mut session, &mut watcher] {
+            assert_eq!(session.hear("\n").await, "last\n");
+        }
+        // Nothing more is heard; whoever ended the session would have done so by now.
+        let nothing = tokio::time::timeout(Duration::from_secs(3), watcher.output.message()).await;
+        assert!(nothing.is_err(), "{nothing:?}");
+        session.type_in("7\n").await;
+        assert_eq!(session.exit_code().await, 7);
+        assert_eq!(watcher.exit_code().await, 7);
+    });
+}
+
+#[test]
+fn who_is_too_slow_is_told() {
+    Machine::run(async |machine, daemon| {
+        let mut scene = Scene::new(machine, daemon, |_| ()).await;
+        let script = "yes | head -c 4000000; echo end; read x";
+        let container = interactive(&mut scene, script);
+        let id = scene.client.create(&scene.id, &scene.pod, &container).await.unwrap();
+        let mut slow = Session::open(daemon, &id).await;
+        let mut quick = Session::open(daemon, &id).await;
+        scene.client.start(&id).await.unwrap();
+        assert_eq!(quick.hear("end\n").await.len(), 4_000_004);
+        let mut heard = 0;
+        loop {
+            let event = slow.output.message().await.expect("it is told").and_then(|one| one.event);
+            match event {
+                Some(FromContainer::Output(SessionOutput {
+                    event: Some(Output::Stdout(bytes)),
+                })) => heard += bytes.len(),
+                Some(FromContainer::TooSlow(_)) => break,
+                other => panic!("{other:?} after {heard} bytes"),
+            }
+        }
+        assert!(heard < 4_000_000, "{heard}");
+        assert!(slow.output.message().await.unwrap().is_none());
+        quick.type_in("\n").await;
+        assert_eq!(quick.exit_code().await, 0);
     });
 }
 

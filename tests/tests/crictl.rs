@@ -1,13 +1,11 @@
 //! The real crictl through the lives of pods: under the built-in bridge, and
 //! under Debian's CNI plugins.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
 
 use corten_tests::images::PAGE;
 use corten_tests::machine::Settings;
-use corten_tests::tool::{Tool, container, pod};
+use corten_tests::tool::{Tool, container, page, pod};
 use corten_tests::{Daemon, Machine, cable, until};
 use serde_json::{Value, json};
 
@@ -36,17 +34,6 @@ fn debian_plugins(machine: &Machine) -> Value {
             { "type": "portmap", "capabilities": { "portMappings": true } },
         ],
     })
-}
-
-/// The page at an address, if there is one yet.
-fn page(address: SocketAddr) -> Option<String> {
-    let wait = Duration::from_secs(2);
-    let mut stream = TcpStream::connect_timeout(&address, wait).ok()?;
-    stream.set_read_timeout(Some(wait)).ok()?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.split_once("\r\n\r\n").map(|(_, page)| page.to_owned())
 }
 
 /// What wget in a container shows, when it succeeds at last: addresses of

@@ -1,26 +1,13 @@
 //! `corten`, as people type it: containers of theirs beside the kubelet's.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::io::{BufRead as _, BufReader};
 
 use corten_kernel::cgroup::Cgroups;
 use corten_tests::client::Pod;
 use corten_tests::images::PAGE;
-use corten_tests::tool::{Tool, text};
+use corten_tests::tool::{Tool, page, text};
 use corten_tests::{Machine, until};
 use serde_json::json;
-
-/// The page at an address, if there is one yet.
-fn page(address: SocketAddr) -> Option<String> {
-    let wait = Duration::from_secs(2);
-    let mut stream = TcpStream::connect_timeout(&address, wait).ok()?;
-    stream.set_read_timeout(Some(wait)).ok()?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.split_once("\r\n\r\n").map(|(_, page)| page.to_owned())
-}
 
 /// A file of the cgroup that a container's first process is in.
 fn cgroup_file(pid: u64, v1: (&str, &str), v2: &str) -> String {

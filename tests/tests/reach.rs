@@ -2,16 +2,15 @@
 //! `corten port-forward`.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::process::Stdio;
-use std::time::Duration;
 
 use corten_api::cri::{IdMapping, NamespaceMode, UserNamespace};
 use corten_tests::images::PAGE;
 use corten_tests::scene::Scene;
-use corten_tests::tool::Tool;
+use corten_tests::tool::{Tool, page};
 use corten_tests::{Machine, until};
 
 #[test]
@@ -168,16 +167,6 @@ fn owners_are_those_of_the_containers_namespace() {
         let back = fs::metadata(machine.path("back/file")).unwrap();
         assert_eq!((back.uid(), back.gid()), (33, 44));
     });
-}
-
-fn page(address: SocketAddr) -> Option<String> {
-    let wait = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&address, wait).ok()?;
-    stream.set_read_timeout(Some(wait)).ok()?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.split_once("\r\n\r\n").map(|(_, page)| page.to_owned())
 }
 
 #[test]

@@ -19,11 +19,14 @@ pub struct Place {
     pub namespace: String,
 }
 
+/// The generated client.
+pub type Calls = CortenClient<Channel>;
+
 /// A connection to the daemon. Copies share it.
 #[derive(Clone)]
 pub struct Daemon {
-    /// The generated client; `calls()` gives one to call with.
-    client: CortenClient<Channel>,
+    /// `calls()` gives one to call with.
+    client: Calls,
     /// The namespace that every request names.
     pub namespace: String,
 }
@@ -33,7 +36,7 @@ impl Place {
     pub async fn connect(&self) -> Result<Daemon> {
         match corten_api::connect(&self.socket).await {
             Ok(channel) => Ok(Daemon {
-                client: CortenClient::new(channel)
+                client: Calls::new(channel)
                     .max_decoding_message_size(MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(MESSAGE_BYTES_MAX),
                 namespace: self.namespace.clone(),
@@ -47,7 +50,7 @@ impl Place {
 
 impl Daemon {
     /// A client to call with: calls take it for themselves.
-    pub fn calls(&self) -> CortenClient<Channel> {
+    pub fn calls(&self) -> Calls {
         self.client.clone()
     }
 

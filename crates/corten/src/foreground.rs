@@ -115,7 +115,7 @@ async fn carry(mut session: Session<Attach>, mut keyboard: Keyboard, name: Strin
             eprintln!("corten: with the daemon went our stdin: for {name} it has ended");
         }
         Err(error) => error.tell(),
-        Ok(End::Exited(_) | End::Left | End::Silent | End::NoReader) => {}
+        Ok(End::Exited(_) | End::Left | End::TooSlow | End::Silent | End::NoReader) => {}
     }
 }
 
@@ -152,12 +152,9 @@ impl Terminal<'_> {
                     ending.nobody_reads();
                     return self.ended().await.map(Some);
                 }
-                // We were too slow for it, and have caught up; or it has closed
-                // its terminal, and nothing will ever come.
-                Ok(End::Silent) if !self.session.said_anything => {
-                    return self.ended().await.map(Some);
-                }
-                Ok(End::Silent) => {
+                Ok(End::Silent) => return self.ended().await.map(Some),
+                // By now we have caught up.
+                Ok(End::TooSlow) => {
                     eprintln!("corten: more was said than this terminal took; the log has it\r");
                 }
                 Err(error) if !error.daemon_away() => return Err(error),

@@ -19,8 +19,8 @@ pub trait Call {
     type Request: Send + 'static;
     /// What comes from it.
     type Response;
-    /// The message for what people typed; none says nothing.
-    fn say(typed: Typed) -> Option<Self::Request>;
+    /// The message that carries what people say.
+    fn say(input: api::SessionInput) -> Self::Request;
     /// What a message is.
     fn hear(response: Self::Response) -> Option<Heard>;
 }
@@ -31,6 +31,8 @@ pub enum Heard {
     Output(LogStream, Bytes),
     /// It has ended.
     Exited(api::WaitContainerResponse),
+    /// We were too slow for its output, and get no more.
+    TooSlow,
 }
 
 /// How a session ended.
@@ -40,7 +42,9 @@ pub enum End {
     Exited(api::WaitContainerResponse),
     /// People have left; the process goes on.
     Left,
-    /// The process goes on, but nothing more comes from it.
+    /// We were too slow for its output, and have missed some.
+    TooSlow,
+    /// The daemon says no more, and not why.
     Silent,
     /// Nobody reads what we write.
     NoReader,
@@ -56,26 +60,18 @@ impl Call for Exec {
     type Request = api::ExecRequest;
     type Response = api::ExecResponse;
 
-    fn say(typed: Typed) -> Option<Self::Request> {
-        use api::exec_request::Event;
-        let event = match typed {
-            Typed::Bytes(bytes) => Event::Stdin(bytes),
-            Typed::End => Event::StdinClosed(api::StdinClosed {}),
-            Typed::Size(size) => Event::Resize(size),
-            Typed::Left => return None,
-        };
-        Some(api::ExecRequest { event: Some(event) })
+    fn say(input: api::SessionInput) -> Self::Request {
+        api::ExecRequest { event: Some(api::exec_request::Event::Input(input)) }
     }
 
     fn hear(response: Self::Response) -> Option<Heard> {
         use api::exec_response::Event;
-        Some(match response.event? {
-            Event::Stdout(bytes) => Heard::Output(LogStream::Stdout, bytes),
-            Event::Stderr(bytes) => Heard::Output(LogStream::Stderr, bytes),
+        match response.event? {
+            Event::Output(output) => heard(output),
             Event::Exited(api::ExecExited { exit_code }) => {
-                Heard::Exited(api::WaitContainerResponse { exit_code, ..Default::default() })
+                Some(Heard::Exited(api::WaitContainerResponse { exit_code, ..Default::default() }))
             }
-        })
+        }
     }
 }
 
@@ -83,26 +79,39 @@ impl Call for Attach {
     type Request = api::AttachRequest;
     type Response = api::AttachResponse;
 
-    fn say(typed: Typed) -> Option<Self::Request> {
-        use api::attach_request::Event;
-        let event = match typed {
-            Typed::Bytes(bytes) => Event::Stdin(bytes),
-            Typed::End => Event::StdinClosed(api::StdinClosed {}),
-            Typed::Size(size) => Event::Resize(size),
-            Typed::Left => return None,
-        };
-        Some(api::AttachRequest { event: Some(event) })
+    fn say(input: api::SessionInput) -> Self::Request {
+        api::AttachRequest { event: Some(api::attach_request::Event::Input(input)) }
     }
 
     fn hear(response: Self::Response) -> Option<Heard> {
         use api::attach_response::Event;
         match response.event? {
             Event::Attached(_) => None,
-            Event::Stdout(bytes) => Some(Heard::Output(LogStream::Stdout, bytes)),
-            Event::Stderr(bytes) => Some(Heard::Output(LogStream::Stderr, bytes)),
+            Event::Output(output) => heard(output),
             Event::Exited(exited) => Some(Heard::Exited(exited)),
+            Event::TooSlow(_) => Some(Heard::TooSlow),
         }
     }
+}
+
+fn heard(output: api::SessionOutput) -> Option<Heard> {
+    use api::session_output::Event;
+    Some(match output.event? {
+        Event::Stdout(bytes) => Heard::Output(LogStream::Stdout, bytes),
+        Event::Stderr(bytes) => Heard::Output(LogStream::Stderr, bytes),
+    })
+}
+
+/// What people typed, as it is said; none if they have left.
+fn said(typed: Typed) -> Option<api::SessionInput> {
+    use api::session_input::Event;
+    let event = match typed {
+        Typed::Bytes(bytes) => Event::Stdin(bytes),
+        Typed::End => Event::StdinClosed(api::StdinClosed {}),
+        Typed::Size(size) => Event::Resize(size),
+        Typed::Left => return None,
+    };
+    Some(api::SessionInput { event: Some(event) })
 }
 
 /// A session that was begun.
@@ -113,8 +122,6 @@ pub struct Session<C: Call> {
     typed: Option<C::Request>,
     /// What was heard, and not yet written.
     heard: Option<(LogStream, Bytes)>,
-    /// Something was heard.
-    pub said_anything: bool,
 }
 
 impl Session<Exec> {
@@ -156,7 +163,7 @@ fn stream_of<Q: Send + 'static>(first: Q) -> (mpsc::Sender<Q>, ReceiverStream<Q>
 
 impl<C: Call> Session<C> {
     fn new(requests: mpsc::Sender<C::Request>, responses: Streaming<C::Response>) -> Self {
-        Self { requests, responses, typed: None, heard: None, said_anything: false }
+        Self { requests, responses, typed: None, heard: None }
     }
 
     /// Goes on until the end. May be given up and called again.
@@ -171,11 +178,9 @@ impl<C: Call> Session<C> {
                 message = self.responses.message(), if self.heard.is_none() => {
                     let Some(message) = message.doing(doing)? else { return Ok(End::Silent) };
                     match C::hear(message) {
-                        Some(Heard::Output(to, bytes)) => {
-                            self.said_anything = true;
-                            self.heard = Some((to, bytes));
-                        }
+                        Some(Heard::Output(to, bytes)) => self.heard = Some((to, bytes)),
                         Some(Heard::Exited(exited)) => return Ok(End::Exited(exited)),
+                        Some(Heard::TooSlow) => return Ok(End::TooSlow),
                         None => {}
                     }
                 }
@@ -185,8 +190,8 @@ impl<C: Call> Session<C> {
                         room.send(piece);
                     }
                 }
-                typed = keyboard.next(), if self.typed.is_none() => match C::say(typed) {
-                    Some(request) => self.typed = Some(request),
+                typed = keyboard.next(), if self.typed.is_none() => match said(typed) {
+                    Some(input) => self.typed = Some(C::say(input)),
                     None => return Ok(End::Left),
                 },
                 permit = self.requests.reserve(), if self.typed.is_some() => {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use corten_base::{ContainerId, Digest, Namespace, SandboxId};
+use corten_kernel::stream::{read_some, set_nonblocking};
 use corten_protocol::frame::Exit;
 use corten_spec::request::{ContainerConfig, Map, Resources, SandboxConfig};
 use serde::{Deserialize, Serialize};
@@ -266,7 +267,8 @@ pub struct AttachRequest {
 }
 
 /// A client attached to a container: pipes of its own, which end when the
-/// container does. Output that is not taken for some seconds ends it too.
+/// container's streams do. Output that is not taken for some seconds ends them
+/// too: see [`Fate`].
 #[derive(Debug)]
 pub struct AttachSession {
     /// To write to; none if the container has no stdin (any more). Closing it
@@ -278,8 +280,28 @@ pub struct AttachSession {
     pub stderr: Option<OwnedFd>,
     /// The container has a terminal, which can be resized.
     pub terminal: bool,
+    /// Why its output has ended.
+    pub fate: Fate,
     /// How the container ends.
     pub exit: oneshot::Receiver<Exit>,
+}
+
+/// What becomes of a client that is attached: a pipe on which the shim says so.
+#[derive(Debug, Default)]
+pub struct Fate(Option<OwnedFd>);
+
+impl Fate {
+    /// Of the pipe; none from a shim that is older than this.
+    pub(crate) fn new(pipe: Option<OwnedFd>) -> Self {
+        Self(pipe.filter(|pipe| set_nonblocking(pipe).is_ok()))
+    }
+
+    /// Whether the client was too slow and gets no more output. Known when its
+    /// output has ended; said once.
+    pub fn too_slow(&self) -> bool {
+        let said = self.0.as_ref().map(|pipe| read_some(pipe, &mut [0]));
+        matches!(said, Some(Ok(1..)))
+    }
 }
 
 /// Whether pods can run, and why not.

@@ -177,7 +177,9 @@ pub struct PodNamespaces {
 }
 
 /// Which streams a client is attached to; one pipe each, in this order. The
-/// client's ends: to write to, to read from, to read from.
+/// client's ends: to write to, to read from, to read from. One more follows, to
+/// read from: on it comes a byte before the others end if they do so because
+/// the client was too slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Attached {
     /// It says something to the container.

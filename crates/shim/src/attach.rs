@@ -34,8 +34,10 @@ pub struct Attachment {
     input: Option<Input>,
     /// To its stdout and stderr.
     copies: [Option<Copy>; 2],
-    /// It has left, or was too slow.
+    /// It was too slow.
     lost: bool,
+    /// Where it is told so.
+    fate: OwnedFd,
 }
 
 /// What a client says.
@@ -265,6 +267,10 @@ impl Shim {
     pub(crate) fn drop_attachments(&mut self) {
         while let Some(at) = self.attachments.iter().position(Attachment::is_over) {
             let gone = self.attachments.swap_remove(at);
+            if gone.lost {
+                // There is room, unless nobody is there to read it.
+                let _ = write_some(&gone.fate, b"s");
+            }
             if gone.input.is_some() {
                 self.input_ended(gone.of);
             }
@@ -280,8 +286,10 @@ impl Attachment {
         of: Serial,
         granted: Attached,
     ) -> corten_kernel::Result<(Self, Vec<OwnedFd>)> {
-        let mut theirs = Vec::with_capacity(3);
-        let mut attachment = Self { serial, of, input: None, copies: [None, None], lost: false };
+        let mut theirs = Vec::with_capacity(4);
+        let (told, fate) = pipe()?;
+        let mut attachment =
+            Self { serial, of, input: None, copies: [None, None], lost: false, fate };
         if granted.stdin {
             let (read, write) = pipe()?;
             set_nonblocking(&read)?;
@@ -299,6 +307,7 @@ impl Attachment {
                 theirs.push(read);
             }
         }
+        theirs.push(told);
         Ok((attachment, theirs))
     }
 }

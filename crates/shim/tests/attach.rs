@@ -60,7 +60,8 @@ fn everything_is_heard_from_the_first_byte_on_by_everybody() {
     let one = attached(&mut pod, &id, OUTPUT);
     let other = attached(&mut pod, &id, Attached { stdout: false, ..OUTPUT });
     let (reply, none) = attach(&mut pod, &id, Attached { stdin: true, ..Attached::default() });
-    assert_eq!((reply, none.len()), (Reply::Attached(Attached::default()), 0));
+    // Nothing but what tells its fate.
+    assert_eq!((reply, none.len()), (Reply::Attached(Attached::default()), 1));
     start(&mut pod, &id);
     let heard = [read_all(&one[0]), read_all(&one[1]), read_all(&other[0])];
     assert_eq!(heard, ["out\n", "err\n", "err\n"]);
@@ -145,6 +146,8 @@ fn a_slow_client_loses_its_session_and_not_the_log() {
     assert_eq!(pod.log("log").len(), 200_000);
     let heard = read_all(&slow[0]);
     assert!(heard.starts_with("1\n2\n") && heard.len() < 1 << 20, "{}", heard.len());
+    // It is told, and nobody else.
+    assert_eq!([read_all(&slow[2]), read_all(&quick[2])], ["s", ""]);
     pod.shut_down();
 }
 

@@ -60,9 +60,12 @@ impl Arguments {
                 eprintln!("corten: left; {name} goes on");
                 Ok(0)
             }
+            End::TooSlow => Err(Error::Input(format!(
+                "unable to follow {name}: it said more than we took; 'corten logs -f {name}' has \
+                 all of it"
+            ))),
             End::Silent => Err(Error::Input(format!(
-                "{name} goes on, but not for us: it closed its output, or said more than we took; \
-                 'corten logs -f {name}' has all of it"
+                "unable to follow {name}: the daemon ended the session and did not say why"
             ))),
         }
     }

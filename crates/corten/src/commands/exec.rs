@@ -85,7 +85,7 @@ impl Arguments {
                 eprintln!("corten: left; the command goes on");
                 0
             }
-            Ok(End::Silent) => {
+            Ok(End::Silent | End::TooSlow) => {
                 return Err(Error::Input(format!(
                     "unable to {doing}: the daemon went away before it ended; it goes on"
                 )));

@@ -2,9 +2,9 @@
 
 use corten_api::corten::KillContainerRequest;
 
-use super::each;
+use super::each_container;
 use crate::client::Place;
-use crate::error::{Doing, Result};
+use crate::error::Result;
 
 /// Send a signal to containers
 #[derive(Debug, clap::Args)]
@@ -20,17 +20,12 @@ pub struct Arguments {
 impl Arguments {
     /// Sends it to each.
     pub async fn run(self, place: &Place) -> Result<u8> {
-        let daemon = &place.connect().await?;
-        let signal = &self.signal;
-        each(self.containers, |container| async move {
-            let request = KillContainerRequest {
-                namespace: daemon.space(),
-                container: container.clone(),
-                signal: signal.clone(),
-            };
-            let outcome = daemon.calls().kill_container(request).await;
-            outcome.doing(format_args!("send {signal} to {container}"))?;
-            Ok(format!("{container}\n"))
+        let doing = format!("send {} to", self.signal);
+        each_container(place, self.containers, &doing, |mut calls, namespace, container| {
+            let signal = self.signal.clone();
+            async move {
+                calls.kill_container(KillContainerRequest { namespace, container, signal }).await
+            }
         })
         .await
     }

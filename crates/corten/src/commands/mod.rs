@@ -30,9 +30,11 @@ pub mod version;
 pub mod wait;
 
 use futures_util::{StreamExt, stream};
+use tonic::{Response, Status};
 
 use crate::cli::{Arguments, Command};
-use crate::error::{Error, Result};
+use crate::client::{Calls, Place};
+use crate::error::{Doing, Error, Result};
 use crate::limits::CALLS_MAX;
 use crate::output;
 
@@ -70,6 +72,28 @@ pub async fn run(arguments: Arguments) -> Result<u8> {
         Command::Version(command) => command.run(place).await,
         Command::Completion(command) => command.run(),
     }
+}
+
+/// Makes a call for each of several containers; prints the names of those for
+/// which it succeeds.
+async fn each_container<F, T>(
+    place: &Place,
+    containers: Vec<String>,
+    doing: &str,
+    call: impl Fn(Calls, String, String) -> F,
+) -> Result<u8>
+where
+    F: Future<Output = std::result::Result<Response<T>, Status>>,
+{
+    let daemon = &place.connect().await?;
+    each(containers, |container| {
+        let answer = call(daemon.calls(), daemon.space(), container.clone());
+        async move {
+            answer.await.doing(format_args!("{doing} {container}"))?;
+            Ok(format!("{container}\n"))
+        }
+    })
+    .await
 }
 
 /// Does something to each of several things, many at a time, and prints what

@@ -2,9 +2,9 @@
 
 use corten_api::corten::StartContainerRequest;
 
-use super::each;
+use super::each_container;
 use crate::client::Place;
-use crate::error::{Doing, Result};
+use crate::error::Result;
 
 /// Start containers that have ended
 ///
@@ -19,14 +19,14 @@ pub struct Arguments {
 impl Arguments {
     /// Starts them.
     pub async fn run(self, place: &Place) -> Result<u8> {
-        let daemon = &place.connect().await?;
-        each(self.containers, |container| async move {
-            let request =
-                StartContainerRequest { namespace: daemon.space(), container: container.clone() };
-            let outcome = daemon.calls().start_container(request).await;
-            outcome.doing(format_args!("start {container}"))?;
-            Ok(format!("{container}\n"))
-        })
+        each_container(
+            place,
+            self.containers,
+            "start",
+            |mut calls, namespace, container| async move {
+                calls.start_container(StartContainerRequest { namespace, container }).await
+            },
+        )
         .await
     }
 }

@@ -2,9 +2,9 @@
 
 use corten_api::corten::StopContainerRequest;
 
-use super::each;
+use super::each_container;
 use crate::client::Place;
-use crate::error::{Doing, Result};
+use crate::error::Result;
 
 /// Ask containers to end, and kill them when their time is up
 #[derive(Debug, clap::Args)]
@@ -20,18 +20,16 @@ pub struct Arguments {
 impl Arguments {
     /// Stops them, all at once.
     pub async fn run(self, place: &Place) -> Result<u8> {
-        let daemon = &place.connect().await?;
         let grace_seconds = Some(self.time);
-        each(self.containers, |container| async move {
-            let request = StopContainerRequest {
-                namespace: daemon.space(),
-                container: container.clone(),
-                grace_seconds,
-            };
-            let outcome = daemon.calls().stop_container(request).await;
-            outcome.doing(format_args!("stop {container}"))?;
-            Ok(format!("{container}\n"))
-        })
+        each_container(
+            place,
+            self.containers,
+            "stop",
+            |mut calls, namespace, container| async move {
+                let request = StopContainerRequest { namespace, container, grace_seconds };
+                calls.stop_container(request).await
+            },
+        )
         .await
     }
 }

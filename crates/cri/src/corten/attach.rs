@@ -9,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::containers::exited;
-use super::session::{self, End, Last, PIECES_WAITING_MAX, Piece, Said, Target};
+use super::session::{self, End, Last, PIECES_WAITING_MAX, Target};
 use super::{Answers, People};
 use crate::pipe::Pipe;
 use crate::status::Wire;
@@ -58,25 +58,21 @@ async fn run(
     input: Streaming<api::AttachRequest>,
     answers: mpsc::Sender<Answer>,
 ) {
-    let AttachSession { stdin, stdout, stderr, mut exit, .. } = session;
+    let AttachSession { stdin, stdout, stderr, fate, mut exit, .. } = session;
     let (engine, namespace) = (target.engine.clone(), target.namespace.clone());
     let container = target.container.clone();
-    let feed = tokio::spawn(session::feed(input, stdin, target, said));
+    let feed = tokio::spawn(session::feed(input, stdin, target, input_of));
     let mut output = session::Output {
         stdout: Pipe::new(stdout),
         stderr: Pipe::new(stderr),
         answers: &answers,
-        answer: |piece| {
-            answer(match piece {
-                Piece::Stdout(bytes) => Output::Stdout(bytes),
-                Piece::Stderr(bytes) => Output::Stderr(bytes),
-            })
-        },
+        answer: |output| answer(Output::Output(output)),
     };
-    let end = output.pump(&mut exit, Last::EndOfPipes).await;
+    let end = output.pump(&mut exit, Last::EndOfPipes(fate)).await;
     feed.abort();
     let last = match end {
-        End::Client | End::Output => return,
+        End::Client => return,
+        End::TooSlow => Ok(answer(Output::TooSlow(api::TooSlow {}))),
         End::Process(Ok(exit)) => {
             let ended = match engine.container(&namespace, &container) {
                 Ok(view) => exited(&view),
@@ -107,11 +103,9 @@ fn answer(event: Output) -> api::AttachResponse {
     api::AttachResponse { event: Some(event) }
 }
 
-fn said(message: api::AttachRequest) -> Said {
-    match message.event {
-        Some(Input::Stdin(bytes)) => Said::Stdin(bytes),
-        Some(Input::StdinClosed(_)) => Said::StdinClosed,
-        Some(Input::Resize(size)) => Said::Resize(size),
-        Some(Input::Start(_)) | None => Said::Nothing,
+fn input_of(message: api::AttachRequest) -> Option<api::SessionInput> {
+    match message.event? {
+        Input::Input(input) => Some(input),
+        Input::Start(_) => None,
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::session::{self, End, Last, PIECES_WAITING_MAX, Piece, Said, Target, cells};
+use super::session::{self, End, Last, PIECES_WAITING_MAX, Target, cells};
 use super::{Answers, People};
 use crate::pipe::Pipe;
 use crate::status::{Wire, to_the_end};
@@ -89,22 +89,17 @@ async fn run(
     let ExecSession { stdin, stdout, stderr, mut exit, exec, .. } = session;
     let (engine, namespace) = (target.engine.clone(), target.namespace.clone());
     let container = target.container.clone();
-    let feed = tokio::spawn(session::feed(input, stdin, target, said));
+    let feed = tokio::spawn(session::feed(input, stdin, target, input_of));
     let mut output = session::Output {
         stdout: Pipe::new(stdout),
         stderr: Pipe::new(stderr),
         answers: &answers,
-        answer: |piece| {
-            answer(match piece {
-                Piece::Stdout(bytes) => Output::Stdout(bytes),
-                Piece::Stderr(bytes) => Output::Stderr(bytes),
-            })
-        },
+        answer: |output| answer(Output::Output(output)),
     };
     let end = output.pump(&mut exit, Last::InThePipes).await;
     feed.abort();
     let last = match end {
-        End::Client | End::Output => {
+        End::Client | End::TooSlow => {
             // Nobody else will ever read what the shim keeps open.
             if let Err(error) = engine.hang_up(&namespace, &container, exec).await {
                 tracing::debug!(%error, "unable to hang up an exec");
@@ -126,11 +121,9 @@ fn answer(event: Output) -> api::ExecResponse {
     api::ExecResponse { event: Some(event) }
 }
 
-fn said(message: api::ExecRequest) -> Said {
-    match message.event {
-        Some(Input::Stdin(bytes)) => Said::Stdin(bytes),
-        Some(Input::StdinClosed(_)) => Said::StdinClosed,
-        Some(Input::Resize(size)) => Said::Resize(size),
-        Some(Input::Start(_)) | None => Said::Nothing,
+fn input_of(message: api::ExecRequest) -> Option<api::SessionInput> {
+    match message.event? {
+        Input::Input(input) => Some(input),
+        Input::Start(_) => None,
     }
 }

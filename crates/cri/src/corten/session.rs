@@ -4,10 +4,11 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use bytes::Bytes;
 use corten_api::corten as api;
+use corten_api::corten::session_input::Event as Said;
+use corten_api::corten::session_output::Event as Piece;
 use corten_base::{ExecId, Namespace};
-use corten_pods::{Engine, Exit};
+use corten_pods::{Engine, Exit, Fate};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
@@ -17,9 +18,8 @@ use crate::validate::refuse;
 
 /// Pieces of output that wait for a slow client; then its source waits.
 pub const PIECES_WAITING_MAX: usize = 4;
-/// How long the news of an end may take when all output has ended, and the
-/// other way round.
-const END_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the next piece of what a process has left may take.
+const REST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whose terminal is resized.
 pub struct Target {
@@ -57,35 +57,27 @@ pub fn cells(size: api::TerminalSize) -> Result<(u16, u16), Status> {
     Ok((cells("rows", size.rows)?, cells("columns", size.columns)?))
 }
 
-/// What a client says.
-pub enum Said {
-    Stdin(Bytes),
-    StdinClosed,
-    Resize(api::TerminalSize),
-    Nothing,
-}
-
 /// Carries the client's input until the client closes it or leaves.
 pub async fn feed<M>(
     mut input: Streaming<M>,
     stdin: Option<OwnedFd>,
     target: Target,
-    read: fn(M) -> Said,
+    input_of: fn(M) -> Option<api::SessionInput>,
 ) {
     let mut stdin = Pipe::new(stdin);
     while let Ok(Some(message)) = input.message().await {
-        match read(message) {
-            Said::Stdin(bytes) => stdin.write(&bytes).await,
-            Said::StdinClosed => {
+        match input_of(message).and_then(|input| input.event) {
+            Some(Said::Stdin(bytes)) => stdin.write(&bytes).await,
+            Some(Said::StdinClosed(_)) => {
                 stdin.close();
                 target.close_stdin().await;
             }
-            Said::Resize(size) => {
+            Some(Said::Resize(size)) => {
                 if let Err(error) = target.resize(size).await {
                     tracing::debug!(%error, "unable to resize a terminal");
                 }
             }
-            Said::Nothing => {}
+            None => {}
         }
     }
     // A client that has left says nothing more either.
@@ -93,20 +85,14 @@ pub async fn feed<M>(
     target.close_stdin().await;
 }
 
-/// A piece of output.
-pub enum Piece {
-    Stdout(Bytes),
-    Stderr(Bytes),
-}
-
 /// When the last output has been said.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Last {
     /// At the end of the process it is in the pipes. A descendant that keeps
     /// these open is not waited for.
     InThePipes,
-    /// At the end of the pipes, which come from who looks after the process.
-    EndOfPipes,
+    /// At the end of the pipes, which come from who looks after the process,
+    /// and ends them too when the client is too slow.
+    EndOfPipes(Fate),
 }
 
 /// Output, and where it goes to.
@@ -114,31 +100,36 @@ pub struct Output<'a, R> {
     pub stdout: Pipe,
     pub stderr: Pipe,
     pub answers: &'a mpsc::Sender<Result<R, Status>>,
-    pub answer: fn(Piece) -> R,
+    pub answer: fn(api::SessionOutput) -> R,
 }
 
 /// How a session ended.
 pub enum End {
     /// The process has ended, or nobody will ever know.
     Process(Result<Exit, oneshot::error::RecvError>),
-    /// Its output has ended, and it goes on.
-    Output,
+    /// The client has missed output, and gets no more.
+    TooSlow,
     /// The client has left.
     Client,
 }
 
+impl Last {
+    fn too_slow(&self) -> bool {
+        match self {
+            Self::InThePipes => false,
+            Self::EndOfPipes(fate) => fate.too_slow(),
+        }
+    }
+}
+
 impl<R> Output<'_, R> {
     /// Moves output until its process has ended and all of it is through, or
-    /// until there cannot be any more.
+    /// the client hears no more. A process that has closed its output, or had
+    /// none, is waited for.
     pub async fn pump(&mut self, exit: &mut oneshot::Receiver<Exit>, last: Last) -> End {
-        let had_output = self.is_open();
         let exit = loop {
-            // Whoever only speaks is there until the end.
-            if last == Last::EndOfPipes && had_output && !self.is_open() {
-                return match tokio::time::timeout(END_PATIENCE, exit).await {
-                    Ok(exit) => End::Process(exit),
-                    Err(_) => End::Output,
-                };
+            if !self.is_open() && last.too_slow() {
+                return End::TooSlow;
             }
             tokio::select! {
                 exit = &mut *exit => break exit,
@@ -153,9 +144,9 @@ impl<R> Output<'_, R> {
         };
         match last {
             Last::InThePipes => self.what_is_there().await,
-            Last::EndOfPipes => self.rest().await,
+            Last::EndOfPipes(_) => self.rest().await,
         }
-        End::Process(exit)
+        if last.too_slow() { End::TooSlow } else { End::Process(exit) }
     }
 
     fn is_open(&self) -> bool {
@@ -180,15 +171,16 @@ impl<R> Output<'_, R> {
                     piece = self.stderr.read(), if self.stderr.open() => piece.map(Piece::Stderr),
                 }
             };
-            let Ok(piece) = tokio::time::timeout(END_PATIENCE, piece).await else { return };
+            let Ok(piece) = tokio::time::timeout(REST_PATIENCE, piece).await else { return };
             self.send(piece).await;
         }
     }
 
     /// A client that has left is noticed by the caller.
     async fn send(&self, piece: Option<Piece>) {
-        if let Some(piece) = piece {
-            let _ = self.answers.send(Ok((self.answer)(piece))).await;
+        if piece.is_some() {
+            let output = api::SessionOutput { event: piece };
+            let _ = self.answers.send(Ok((self.answer)(output))).await;
         }
     }
 }

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use corten_base::{ExecId, Namespace};
-use corten_pods::{AttachRequest, Engine, Error, ExecRequest, Exit, Result};
+use corten_pods::{AttachRequest, Engine, Error, ExecRequest, Exit, Fate, Result};
 use corten_wire::Outlet;
 use corten_wire::remote::{Channel, Ending};
 use corten_wire::resize::Size;
@@ -34,8 +34,8 @@ pub struct Process {
     pub exit: oneshot::Receiver<Exit>,
     /// Which exec it is, or none: the container's own.
     pub exec: Option<Held>,
-    /// It was there before, and its output has an end of its own.
-    pub attached: bool,
+    /// It was there before, and its output has an end of its own: why.
+    pub attached: Option<Fate>,
 }
 
 /// An exec of a session: when that is dropped before the exec has ended, the
@@ -113,7 +113,7 @@ impl Target {
                     outputs: [stdout, output(begun.stderr, ending.outlet(Channel::Stderr))?],
                     exit: begun.exit,
                     exec: Some(held),
-                    attached: false,
+                    attached: None,
                 })
             }
             Order::Attach { wanted, .. } => {
@@ -133,7 +133,7 @@ impl Target {
                     ],
                     exit: begun.exit,
                     exec: None,
-                    attached: true,
+                    attached: Some(begun.fate),
                 })
             }
             Order::PortForward { .. } => Err(Error::internal("ports are no process")),

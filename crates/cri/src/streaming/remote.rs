@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use corten_base::limits::{STREAM_LINGER_SECONDS_MAX, STREAM_OPEN_SECONDS_MAX};
+use corten_pods::Fate;
 use corten_wire::Outlet;
 use corten_wire::remote::{Channel, Ending, Input, Remote};
 use corten_wire::resize::{Size, Sizes};
@@ -28,8 +29,6 @@ const OPEN: Duration = Duration::from_secs(STREAM_OPEN_SECONDS_MAX);
 const LINGER: Duration = Duration::from_secs(STREAM_LINGER_SECONDS_MAX);
 /// How often a client is told that we live, while its input must wait.
 const REASSURE: Duration = Duration::from_secs(10);
-/// How long the end of a container may come after that of its output.
-const EXIT_AFTER_OUTPUT: Duration = Duration::from_secs(2);
 
 /// Runs a session to its end.
 pub async fn run(connection: Connection, remote: Remote, order: Order, target: Target) {
@@ -177,7 +176,9 @@ impl Session {
     }
 
     async fn pump(&self, process: Process, target: &Target) -> io::Result<Outcome> {
-        let Process { stdin, outputs, exit, mut exec, attached } = process;
+        let Process { stdin, outputs, exit, mut exec, attached: fate } = process;
+        let attached = fate.is_some();
+        let too_slow = || fate.as_ref().is_some_and(Fate::too_slow);
         let terminal = exec.is_some() && outputs[1].is_none();
         match stdin {
             Some(stdin) => self.stdin.connect(stdin, AtEnd::Close),
@@ -191,8 +192,6 @@ impl Session {
             ended.send_replace(!attached);
             exit
         };
-        // Without an output, the session lasts as long as the process.
-        let follows = attached && outputs.iter().any(Option::is_some);
         let [stdout, stderr] = outputs;
         let speaking = async {
             let speak = |number, output| self.speak(number, output, ended.subscribe());
@@ -215,13 +214,14 @@ impl Session {
             tokio::select! {
                 exit = &mut exit => {
                     timeout(LINGER, speaking).await??;
-                    Ok(Some(exit))
+                    Ok((!too_slow()).then_some(exit))
                 }
                 spoken = &mut speaking => {
                     spoken?;
-                    if follows {
-                        return Ok(timeout(EXIT_AFTER_OUTPUT, exit).await.ok());
+                    if too_slow() {
+                        return Ok(None);
                     }
+                    // It may close its output, and live on.
                     Ok(Some(exit.await))
                 }
             }
@@ -240,8 +240,8 @@ impl Session {
                 "unable to wait for the process: its pod's shim went away before it ended".into(),
             ),
             None => Outcome::Failed(
-                "unable to follow the container: it runs, but the client took its output too \
-                 slowly, or it has closed it"
+                "unable to follow the container: the client took its output too slowly, and has \
+                 missed some; the log has all of it"
                     .into(),
             ),
         })

@@ -12,7 +12,7 @@ use super::events::OOM_KILLED;
 use super::sandbox::expect_done;
 use crate::error::{Error, Kind, Result};
 use crate::table::Container;
-use crate::view::{AttachRequest, AttachSession};
+use crate::view::{AttachRequest, AttachSession, Fate};
 
 impl Inner {
     /// Attaches a client. What the container says is copied to it by the shim.
@@ -101,6 +101,7 @@ fn session(
         stdin: next(streams.stdin),
         stdout: next(streams.stdout),
         stderr: next(streams.stderr),
+        fate: Fate::new(next(true)),
         terminal: container.config.tty,
         exit,
     }
