@@ -14,7 +14,8 @@ help:
 	@echo 'make full         the same and everything that takes longer'
 	@echo 'make conformance  critest: every spec of CRI that this machine can run'
 	@echo 'make kubelet      a real kubelet keeps pods on Corten (builds one: minutes)'
-	@echo 'make bench        the figures of SPECIFICATION.md'
+	@echo 'make bench        Corten and its peers side by side, into target/bench'
+	@echo '                  (PUBLISH=1: into docs/benchmarks)'
 	@echo 'make build        target/dist: cortend, corten, corten-shim'
 	@echo 'make install      what was built, into DESTDIR and PREFIX ($(PREFIX))'
 
@@ -55,7 +56,7 @@ kubelet: linker
 	$(XTASK) kubelet
 
 bench: linker
-	$(XTASK) bench
+	$(XTASK) bench $(if $(PUBLISH),--publish)
 
 build: linker
 	$(XTASK) build

@@ -1,29 +1,48 @@
-//! `cargo xtask bench`: the figures of `SPECIFICATION.md`.
+//! `cargo xtask bench`: Corten and its peers, measured side by side.
+//!
+//! What measures is the package `corten-bench`; here is what it needs.
 
-use anyhow::Result;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 
-use crate::build::{Variant, build};
-use crate::shell;
+use anyhow::{Context as _, Result};
 
-/// Where the figures go, for programs.
-const JSON: &str = "bench.json";
+use crate::build::{self, Variant};
+use crate::{images, peers, setup, shell};
 
-/// The command: builds what is shipped, and measures it over its socket. The
-/// client that measures is built quickly: it waits most of the time.
+/// Where figures of a release are kept, with date and machine.
+const PUBLISHED: &str = "docs/benchmarks";
+
+/// The command: builds what is shipped and what it is compared with, and
+/// measures both over their sockets. The client that measures is built
+/// quickly: it waits most of the time.
 pub fn main(arguments: &[String]) -> Result<()> {
-    let programs = build(Variant::Release)?;
-    let json = shell::target().join(JSON);
-    let mut cargo = shell::cargo([
-        "run",
-        "--quiet",
-        "--package",
-        "corten-tests",
-        "--bin",
-        "corten-bench",
-        "--",
-    ]);
-    cargo.arg("--json").arg(&json).args(arguments).env("CORTEN_PROGRAMS", programs);
-    shell::run(&mut cargo)?;
-    println!("{}", json.display());
-    Ok(())
+    let (publish, arguments): (Vec<&String>, Vec<&String>) =
+        arguments.iter().partition(|argument| *argument == "--publish");
+    let quick = arguments.iter().any(|argument| *argument == "--quick");
+    setup::for_bench()?;
+    images::pause()?;
+    if !quick {
+        println!("building containerd and runc (minutes the first time)");
+        peers::build()?;
+    }
+    let programs = match std::env::var_os(build::PROGRAMS) {
+        Some(directory) => PathBuf::from(directory),
+        None => build::build(Variant::Release)?,
+    };
+    let package = ["--package", "corten-bench", "--bin", "corten-bench"];
+    shell::run(shell::cargo(["build", "--quiet"]).args(package))?;
+    let output = match publish.is_empty() {
+        true => shell::target().join("bench"),
+        false => shell::root().join(PUBLISHED),
+    };
+    // In our place: an interrupt reaches the one that clears up, and nobody
+    // returns before it has.
+    let program = shell::target().join("debug/corten-bench");
+    let error = shell::program(&program.display().to_string(), arguments)
+        .arg("--output")
+        .arg(output)
+        .env(build::PROGRAMS, programs)
+        .exec();
+    Err(error).context("unable to start the bench")
 }

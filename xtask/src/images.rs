@@ -54,14 +54,28 @@ pub fn busybox() -> Result<PathBuf> {
 /// # Errors
 /// Without a C compiler.
 pub fn nonewprivs() -> Result<PathBuf> {
-    let source = shell::root().join("tests/images/nonewprivs.c");
-    let program = tools::directory().join("nonewprivs");
+    compiled("nonewprivs")
+}
+
+/// The program of the image that keeps the pods of runtimes that need one.
+///
+/// # Errors
+/// Without a C compiler.
+pub fn pause() -> Result<PathBuf> {
+    compiled("pause")
+}
+
+/// A program made of one file of `tests/images`, without libraries.
+fn compiled(name: &str) -> Result<PathBuf> {
+    let source = shell::root().join("tests/images").join(name).with_extension("c");
+    let program = tools::directory().join(name);
     if !newer(&program, &[&source]) {
         fs::create_dir_all(tools::directory()).context("unable to make target/tools")?;
         let fresh = tools::fresh(&program);
         let mut cc = shell::program("cc", ["-static", "-O2", "-o"]);
         shell::run(cc.arg(&fresh).arg(&source))?;
-        fs::rename(&fresh, &program).context("unable to put nonewprivs in its place")?;
+        fs::rename(&fresh, &program)
+            .with_context(|| format!("unable to put {name} in its place"))?;
     }
     Ok(program)
 }

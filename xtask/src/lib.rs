@@ -10,6 +10,7 @@ pub mod demo;
 pub mod fuzz;
 pub mod images;
 pub mod kubelet;
+pub mod peers;
 pub mod setup;
 pub mod shell;
 pub mod test;

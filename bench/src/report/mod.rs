@@ -1,6 +1,7 @@
 //! What was measured: as data that programs read back, and as tables for
 //! people.
 
+pub mod history;
 mod series;
 mod table;
 

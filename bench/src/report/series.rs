@@ -10,6 +10,9 @@ pub enum Unit {
     /// Milliseconds.
     #[serde(rename = "ms")]
     Milliseconds,
+    /// Seconds.
+    #[serde(rename = "s")]
+    Seconds,
     /// 1024 bytes.
     #[serde(rename = "kB")]
     Kilobytes,
@@ -23,6 +26,7 @@ impl Unit {
     pub fn name(self) -> &'static str {
         match self {
             Self::Milliseconds => "ms",
+            Self::Seconds => "s",
             Self::Kilobytes => "kB",
             Self::Count => "",
         }

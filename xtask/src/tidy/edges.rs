@@ -26,7 +26,8 @@ const CONFINED: &[(&str, &[&str], &str)] = &[
 ];
 
 const TLS: &[&str] = &["corten-image", "corten-cri", "corten-tests"];
-const GRPC: &[&str] = &["corten-api", "corten-cri", "cortend", "corten", "corten-tests", "corten-bench"];
+const GRPC: &[&str] =
+    &["corten-api", "corten-cri", "cortend", "corten", "corten-tests", "corten-bench"];
 
 pub fn check(metadata: &Metadata) -> Result<Vec<String>> {
     let path = shell::root().join("Cargo.toml");

@@ -1,7 +1,7 @@
 //go:build tools
 
-// Package peers pins the runtimes that Corten is measured beside.
-package peers
+// Package containerd pins the runtime that Corten is measured beside.
+package containerd
 
 import (
 	_ "github.com/containerd/containerd/v2/cmd/containerd"

@@ -11,9 +11,24 @@ pub fn pss_kb(pid: u32) -> Option<f64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// The name of the program that a process runs, without its directory.
+pub fn program(pid: u32) -> Option<String> {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    Some(name.strip_suffix(" (deleted)").unwrap_or(&name).to_owned())
+}
+
+/// What programs could take without swapping, in kB.
+pub fn available_kb() -> f64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.unwrap_or(f64::NAN)
+}
+
 /// Nanoseconds on the processor, by thread: finer than the ticks of
 /// `/proc/<pid>/stat`.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct CpuTime(HashMap<OsString, u64>);
 
 impl CpuTime {
@@ -35,15 +50,4 @@ impl CpuTime {
         };
         self.0.iter().map(since).sum::<u64>() as f64 / 1e6
     }
-}
-
-/// The shim of a sandbox: its second argument is the id.
-pub fn shim_of(sandbox: &str) -> Option<u32> {
-    fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
-        let pid: u32 = process.file_name().to_str()?.parse().ok()?;
-        let line = fs::read(process.path().join("cmdline")).ok()?;
-        let mut words = line.split(|byte| *byte == 0);
-        let ours = words.next() == Some(b"corten-shim") && words.next() == Some(sandbox.as_bytes());
-        ours.then_some(pid)
-    })
 }

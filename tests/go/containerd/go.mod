@@ -1,4 +1,4 @@
-module corten.dev/tests/peers
+module corten.dev/tests/containerd
 
 go 1.26.6
 

@@ -1,0 +1,26 @@
+//! The files of a report.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::report::{Report, markdown};
+
+/// The figures, for programs.
+pub const FIGURES: &str = "bench.json";
+/// The tables, for people.
+pub const TABLES: &str = "README.md";
+
+/// Writes a report into a directory.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write(report: &Report, directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory)
+        .with_context(|| format!("unable to make {}", directory.display()))?;
+    report.write(&directory.join(FIGURES))?;
+    let tables = directory.join(TABLES);
+    fs::write(&tables, markdown(report))
+        .with_context(|| format!("unable to write {}", tables.display()))
+}
