@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use crate::plot;
 use crate::report::{Report, markdown};
 
 /// The figures, for programs.
@@ -22,5 +23,6 @@ pub fn write(report: &Report, directory: &Path) -> Result<()> {
     report.write(&directory.join(FIGURES))?;
     let tables = directory.join(TABLES);
     fs::write(&tables, markdown(report))
-        .with_context(|| format!("unable to write {}", tables.display()))
+        .with_context(|| format!("unable to write {}", tables.display()))?;
+    plot::write(report, directory)
 }
