@@ -14,6 +14,10 @@ pub const POD_CONTAINERS_MAX: usize = 1024;
 /// Execs that may run at the same time in one pod.
 pub const POD_EXECS_MAX: usize = 1024;
 
+/// Containers whose plans for execs are kept ready: those that were made, or
+/// looked into, last. Each takes a few KiB.
+pub const EXEC_BASES_MAX: usize = 64;
+
 /// Bytes of content in one CRI log line; longer ones are split with tag `P`.
 pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
 /// Bytes of output that a shim holds for its log thread; twice this is in

@@ -18,7 +18,9 @@ pub mod user;
 
 pub use container::{ContainerInput, NodePolicy, container_spec};
 pub use error::{Error, Result};
-pub use lower::{BindSource, LowerInput, bind_sources, cgroup_resources, lower, lower_exec};
+pub use lower::{
+    BindSource, ExecBase, LowerInput, bind_sources, cgroup_resources, filter, lower, lower_exec,
+};
 pub use update::{Update, update};
 pub use user::{ResolvedUser, resolve_user};
 

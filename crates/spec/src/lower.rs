@@ -13,6 +13,8 @@ mod process;
 mod resources;
 mod restore;
 
+use std::sync::Arc;
+
 use corten_kernel::launch::{FdIndex, NamespaceKind, Propagation, Step};
 use corten_protocol::plan::{Header, JoinTarget, PlanBuilder, PlanError, namespace_bit};
 
@@ -26,7 +28,8 @@ pub use restore::{NETWORK, RESTORE_LOG, RESTORE_PID, Restore, restore};
 
 use crate::container::{CgroupLayout, sysctl_path};
 use crate::error::{Error, Result};
-use crate::oci::{Linux, NamespaceType, Process, Spec};
+use crate::oci::{Linux, NamespaceType, Process, Seccomp, Spec};
+use crate::seccomp::Filter;
 
 /// Where the descriptors of a plan are, and what else the spec does not say.
 #[derive(Debug, Clone)]
@@ -86,8 +89,15 @@ pub(crate) fn c_text(field: &'static str, text: &str) -> Result<std::ffi::CStrin
     std::ffi::CString::new(text).map_err(|_| Error::invalid(field, text, "it must not hold NUL"))
 }
 
-/// The launch plan of a container's init.
-pub fn lower(spec: &Spec, input: &LowerInput<'_>) -> Result<Vec<u8>> {
+/// The filter of a container's processes. To make it takes some time, and many
+/// containers have the same: it is worth keeping.
+pub fn filter(profile: &Seccomp) -> Result<Filter> {
+    process::compiled(profile)
+}
+
+/// The launch plan of a container's init; `filter` is what [`filter`] makes of
+/// the spec's profile.
+pub fn lower(spec: &Spec, input: &LowerInput<'_>, filter: Option<&Filter>) -> Result<Vec<u8>> {
     let no_linux = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&no_linux);
     let process = spec
@@ -130,19 +140,42 @@ pub fn lower(spec: &Spec, input: &LowerInput<'_>) -> Result<Vec<u8>> {
     // on must not depend: a strict filter allows neither to send nor to receive.
     plan.step(Step::AwaitStart);
     hooks::in_container(&mut plan, &spec.hooks.start_container, spec, input, "created")?;
-    process::give_up(&mut plan, process, linux.seccomp.as_ref())?;
+    process::give_up(&mut plan, process, filter)?;
     process::execute(&mut plan, process)?;
     plan.builder.finish().map_err(plan_error)
 }
 
-/// The launch plan of one more process in a container: `spec` is the
+/// What execs in a container take from its spec: little enough to be kept.
+#[derive(Debug)]
+pub struct ExecBase {
+    process: Process,
+    user_namespace: bool,
+    filter: Option<Arc<Filter>>,
+}
+
+impl ExecBase {
+    /// Of a container with this spec and filter.
+    pub fn new(spec: &Spec, filter: Option<Arc<Filter>>) -> Self {
+        let linux = spec.linux.as_ref();
+        Self {
+            process: spec.process.clone().unwrap_or_default(),
+            user_namespace: linux.is_some_and(|it| it.namespace(NamespaceType::User).is_some()),
+            filter,
+        }
+    }
+
+    /// The container's own process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+}
+
+/// The launch plan of one more process in a container: `base` is the
 /// container's, `process` what `container::exec_process` made. It joins all
 /// of the container's namespaces. An exec with privileges has no filter.
-pub fn lower_exec(spec: &Spec, process: &Process, privileged: bool) -> Result<Vec<u8>> {
-    let no_linux = Linux::default();
-    let linux = spec.linux.as_ref().unwrap_or(&no_linux);
-    refuse_unsupported(linux, process)?;
-    let user_namespace = linux.namespace(NamespaceType::User).is_some();
+pub fn lower_exec(base: &ExecBase, process: &Process, privileged: bool) -> Result<Vec<u8>> {
+    refuse_unsupported(&Linux::default(), process)?;
+    let user_namespace = base.user_namespace;
     let header = Header {
         join: JoinTarget::Container,
         user_namespace,
@@ -159,7 +192,7 @@ pub fn lower_exec(spec: &Spec, process: &Process, privileged: bool) -> Result<Ve
     process::console(&mut plan, process);
     process::limits(&mut plan, process)?;
     process::working_directory(&mut plan, process)?;
-    let filter = if privileged { None } else { linux.seccomp.as_ref() };
+    let filter = base.filter.as_deref().filter(|_| !privileged);
     process::give_up(&mut plan, process, filter)?;
     process::execute(&mut plan, process)?;
     plan.builder.finish().map_err(plan_error)

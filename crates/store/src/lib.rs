@@ -94,7 +94,7 @@ impl Store {
     pub fn open_claimed(mut claim: Claim) -> Result<Self> {
         claim.sign()?;
         let root = claim.root.clone();
-        for dir in ["blobs", "layers", "snapshots", "ingest", "trash"] {
+        for dir in ["blobs", "layers", "snapshots", "spares", "ingest", "trash"] {
             make_dir(&root.join(dir))?;
         }
         let trash = Arc::new(Trash::open(&root)?);
@@ -186,6 +186,7 @@ impl Store {
     /// and diffIDs alike; it must answer from memory and not call the store.
     /// Returns how many went.
     pub fn collect(&self, keep: impl Fn(&Digest) -> bool) -> Result<usize> {
+        self.snapshots.drop_spares();
         Ok(self.layers.collect(&keep)? + self.blobs.collect(&keep)?)
     }
 

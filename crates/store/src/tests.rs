@@ -481,3 +481,38 @@ fn throughput() {
     let megabytes = layer.bytes >> 20;
     println!("{megabytes} MB, {} entries: {unpacked:?}; durable {durable:?}", layer.entries);
 }
+
+#[test]
+fn the_next_of_the_same_layers_is_ready() {
+    let fixture = Fixture::new();
+    let (layers, leases) = fixture.image(vec![Archive::default().file("etc/a", b"1")]);
+    drop(leases);
+    let ready = || {
+        let end = Instant::now() + Duration::from_secs(20);
+        while fixture.names("spares").is_empty() {
+            assert!(Instant::now() < end, "no spare is made");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let prepare = |number| {
+        fixture.store().prepare_snapshot(&id(number), &layers, MountAs::default()).unwrap().mount
+    };
+    let first = prepare(1);
+    ready();
+    let inode = std::fs::metadata(fixture.root().join("spares/0/upper")).unwrap().ino();
+    let second = prepare(2);
+    let upper = fixture.root().join("snapshots").join(id(2).as_str()).join("upper");
+    assert_eq!(std::fs::metadata(&upper).unwrap().ino(), inode);
+    std::fs::write(at(&second, "etc/b"), b"2").unwrap();
+    assert_eq!(std::fs::read(upper.join("etc/b")).unwrap(), b"2");
+    assert_eq!(std::fs::read(at(&second, "etc/a")).unwrap(), b"1");
+    assert!(!at(&first, "etc/b").exists());
+    // One that nobody took does not keep its layers.
+    ready();
+    drop((first, second));
+    for number in [1, 2] {
+        fixture.store().remove_snapshot(&id(number)).unwrap();
+    }
+    assert_eq!(fixture.store().collect(|_| false).unwrap(), 1);
+    assert!(fixture.names("spares").is_empty());
+}

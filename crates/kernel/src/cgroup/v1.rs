@@ -14,23 +14,32 @@ const UNLIMITED: i64 = -1;
 /// Makes a group and its parents in one hierarchy.
 pub(super) fn make(hierarchy: &Old, path: &str) -> Result<()> {
     let cpuset = hierarchy.controllers.contains(&Controller::Cpuset);
-    let directory = Directory::new(&hierarchy.mount, path);
-    // Mostly the parents are there already.
-    if !cpuset && directory.make().is_ok() {
-        return Ok(());
+    if !cpuset {
+        return make_plain(hierarchy, path);
     }
     let mut parent = Directory::new(&hierarchy.mount, "");
     for end in part_ends(path) {
         let directory = Directory::new(&hierarchy.mount, &path[..end]);
         directory.make().context("make", || format!("cgroup {}", directory.path().display()))?;
-        if cpuset {
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                inherit(&parent, &directory, file)?;
-            }
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            inherit(&parent, &directory, file)?;
         }
         parent = directory;
     }
     Ok(())
+}
+
+/// Mostly the parents are there already, or all but the last.
+fn make_plain(hierarchy: &Old, path: &str) -> Result<()> {
+    let directory = Directory::new(&hierarchy.mount, path);
+    let made = match (directory.make(), path.rsplit_once('/')) {
+        (Err(Errno::NOENT), Some((parent, _))) if !parent.is_empty() => {
+            make_plain(hierarchy, parent)?;
+            directory.make()
+        }
+        (made, _) => made,
+    };
+    made.context("make", || format!("cgroup {}", directory.path().display()))
 }
 
 /// Where each prefix of a path ends: of `/a/b`, 2 and 4.

@@ -175,6 +175,9 @@ impl Inner {
 
     /// Removes what the call of an exec has left in the bundle.
     pub(super) fn forget_call(&self, container: &Container, exec: ExecId) {
+        if matches!(self.oci_runtime(container), Ok(None)) {
+            return;
+        }
         let bundle = self.bundle(container);
         for file in CallFiles::new(&call_name(exec)).all() {
             // What stays goes with the container.

@@ -7,7 +7,7 @@
 //! | `container`, `prepare`, `volumes`, `cdi`, `launch` | making and starting a container |
 //! | `delegate` | containers that another OCI runtime makes |
 //! | `checkpoint`, `restore` | containers frozen into archives, and pods made of them |
-//! | `exec`, `collect` | processes in running containers |
+//! | `exec`, `collect`, `kept` | processes in running containers |
 //! | `attach`, `forward` | clients of running containers, and of their ports |
 //! | `copy` | files into and out of running containers |
 //! | `teardown` | stop, remove, undo |
@@ -34,6 +34,7 @@ mod exec;
 mod files;
 mod forward;
 mod init;
+mod kept;
 mod launch;
 mod lists;
 mod logs;
@@ -145,6 +146,7 @@ struct Inner {
     /// None where it is off.
     selinux: Option<selinux::Selinux>,
     runtimes: Runtimes,
+    kept: kept::Kept,
     journal: Journal,
     table: Table,
     /// Reads what went through the links of pods, once somebody asked.
@@ -189,6 +191,7 @@ impl Engine {
             shims: Arc::new(shims),
             table: Table::default(),
             runtimes: Runtimes::probe(config.runtimes.clone()).await,
+            kept: kept::Kept::default(),
             config,
             store,
             images,

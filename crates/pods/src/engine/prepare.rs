@@ -194,7 +194,10 @@ impl Inner {
             v1_hierarchies: LowerInput::hierarchies(&self.node.policy.cgroups),
             host_mounts,
         };
-        let bytes = lower(spec, &input).map_err(|error| Error::invalid(error.to_string()))?;
+        let filter = self.kept.filter(spec)?;
+        let bytes = lower(spec, &input, filter.as_deref())
+            .map_err(|error| Error::invalid(error.to_string()))?;
+        self.kept.keep(&container.id, spec, filter);
         Plan::seal(bytes, fds)
     }
 
@@ -220,9 +223,11 @@ impl Inner {
         request: &ExecRequest,
         exec: ExecId,
     ) -> Result<Plan> {
-        let spec = self.load_spec(container)?;
+        let runtime = self.oci_runtime(container)?;
+        let load = || self.load_spec(container);
+        let base = self.kept.base(&container.id, runtime.is_some(), load)?;
         let process = exec_process(
-            &spec,
+            base.process(),
             &SpecExec {
                 args: request.command.clone(),
                 tty: request.terminal,
@@ -240,10 +245,10 @@ impl Inner {
         process.console_size = request
             .size
             .map(|(height, width)| oci::ConsoleSize { height: height.into(), width: width.into() });
-        if let Some(runtime) = self.oci_runtime(container)? {
+        if let Some(runtime) = runtime {
             return self.delegate_exec(&runtime, container, &process, exec);
         }
-        let bytes = lower_exec(&spec, &process, container.config.security.privileged)
+        let bytes = lower_exec(&base, &process, container.config.security.privileged)
             .map_err(|error| Error::invalid(error.to_string()))?;
         Plan::seal(bytes, Vec::new())
     }

@@ -148,8 +148,9 @@ impl Inner {
         shim.check_alive()
     }
 
-    /// Asks the network for addresses. What it answers is in the record before
-    /// anything else happens, since only with it can they be given back.
+    /// Asks the network for addresses. What plugins answer is in the record
+    /// before anything else happens, since only with it can they be given back;
+    /// the bridge finds what it gave by the sandbox.
     async fn attach_network(&self, sandbox: &Sandbox) -> Result<()> {
         let request = self.network_request(sandbox)?;
         let attach = async {
@@ -157,7 +158,8 @@ impl Inner {
             attached.map_err(|error| Error::new(Kind::Unavailable, error.to_string()))
         };
         let attachment = self.meters.attach.of(attach).await?;
-        self.change_sandbox(sandbox, |record| record.attachment = Some(attachment))
+        sandbox.record.send_modify(|record| record.attachment = Some(attachment));
+        if self.uses_cni(sandbox) { self.journal.save_sandbox(sandbox) } else { Ok(()) }
     }
 
     /// Starts the shim, hands it the pod's namespaces, and settles these.
@@ -181,7 +183,9 @@ impl Inner {
         let dir = self.journal.sandbox_dir(&sandbox.id);
         let scope = sandbox.record.borrow().scope.clone();
         let started = self.shims.start(&sandbox.id, &dir, scope.is_none()).await?;
-        self.change_sandbox(sandbox, |record| record.shim_pid = Some(started.pid))?;
+        // Written down with what comes next; a daemon that starts before that
+        // looks for a shim of this sandbox anyhow.
+        sandbox.record.send_modify(|record| record.shim_pid = Some(started.pid));
         let (flags, fds) = namespaces.for_frame();
         let root = namespaces.root_ids;
         let request = Request::Sandbox {

@@ -305,6 +305,7 @@ impl Inner {
             journal.forget_container(&sandbox, &id)
         })
         .await?;
+        self.kept.forget(&container.id);
         self.tell_container_gone(container);
         self.table.forget_container(container);
         self.release_image(container);

@@ -3,7 +3,7 @@
 use super::{ContainerInput, ImageSettings};
 use crate::capabilities;
 use crate::error::{Error, Result};
-use crate::oci::{EnvText, LinuxCapabilities, Process, Spec, User};
+use crate::oci::{EnvText, LinuxCapabilities, Process, User};
 use crate::request::ContainerConfig;
 use crate::user::ResolvedUser;
 
@@ -163,10 +163,10 @@ pub struct ExecRequest {
     pub privileged: Option<u64>,
 }
 
-/// The process section for an exec: the container's own, with what the request
+/// The process section for an exec: the container's `own`, with what the request
 /// changes. Security comes from the container: an exec is never freer.
-pub fn exec_process(spec: &Spec, request: &ExecRequest) -> Result<Process> {
-    let mut process = spec.process.clone().unwrap_or_default();
+pub fn exec_process(own: &Process, request: &ExecRequest) -> Result<Process> {
+    let mut process = own.clone();
     if request.args.first().is_none_or(String::is_empty) {
         return Err(Error::invalid("command", "", "an exec needs one"));
     }

@@ -188,11 +188,12 @@ fn an_exec_inherits_and_changes() {
         env: vec![("A".into(), b"b".to_vec())],
         ..ExecRequest::default()
     };
-    let process = exec_process(&spec, &request).unwrap();
+    let own = spec.process.unwrap();
+    let process = exec_process(&own, &request).unwrap();
     assert!(process.no_new_privileges && process.terminal);
     assert_eq!((process.args, process.cwd.as_str()), (strings(&["ls"]), "/tmp"));
     assert!(process.env.contains(&"TERM=xterm".into()) && process.env.contains(&"A=b".into()));
-    assert!(exec_process(&spec, &ExecRequest::default()).is_err());
+    assert!(exec_process(&own, &ExecRequest::default()).is_err());
 }
 
 #[test]

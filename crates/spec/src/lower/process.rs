@@ -8,7 +8,7 @@ use crate::capabilities::{SYS_ADMIN, bits};
 use crate::container::DEFAULT_PATH;
 use crate::error::{Error, Result};
 use crate::oci::{Process, Seccomp};
-use crate::seccomp::{Arch, compile};
+use crate::seccomp::{Arch, Filter, compile};
 
 /// `RLIMIT_*` by number; the same on x86 and ARM.
 const RLIMITS: [&str; 16] = [
@@ -108,7 +108,7 @@ pub(super) fn limits(plan: &mut Plan, process: &Process) -> Result<()> {
 /// Without no_new_privs, loading a filter takes CAP_SYS_ADMIN. Where the
 /// container's own set lacks it, the filter comes before that set, and must
 /// allow `capset` and `prctl`; that is all that can be done.
-pub(super) fn give_up(plan: &mut Plan, process: &Process, seccomp: Option<&Seccomp>) -> Result<()> {
+pub(super) fn give_up(plan: &mut Plan, process: &Process, filter: Option<&Filter>) -> Result<()> {
     labels(plan, process)?;
     let sets = process.capabilities.as_ref().map(|sets| Capabilities {
         bounding: bits(&sets.bounding),
@@ -124,10 +124,9 @@ pub(super) fn give_up(plan: &mut Plan, process: &Process, seccomp: Option<&Secco
         process.user.additional_gids.iter().flat_map(|gid| gid.to_le_bytes()).collect();
     plan.step(Step::Groups { list: &groups });
     plan.step(Step::User { uid: process.user.uid, gid: process.user.gid });
-    let filter = seccomp.map(compiled).transpose()?;
     let last = process.no_new_privileges || sets.effective & SYS_ADMIN != 0;
     let load = |plan: &mut Plan| {
-        if let Some(filter) = &filter {
+        if let Some(filter) = filter {
             plan.step(Step::Seccomp { program: &filter.program, flags: filter.flags });
         }
     };
@@ -144,7 +143,8 @@ pub(super) fn give_up(plan: &mut Plan, process: &Process, seccomp: Option<&Secco
     Ok(())
 }
 
-fn compiled(seccomp: &Seccomp) -> Result<crate::seccomp::Filter> {
+/// The filter of a profile, if our launcher can load it.
+pub(super) fn compiled(seccomp: &Seccomp) -> Result<Filter> {
     let filter = compile(seccomp, Arch::NATIVE)?;
     if filter.notifies {
         return Err(Error::Unsupported {

@@ -12,6 +12,11 @@ use crate::fixture::Fixture;
 use crate::oci::{Hook, LinuxDevice};
 use crate::request::{IdMapping, NamespaceMode, Profile, UserNamespace};
 
+fn filter_of(spec: &Spec) -> Result<Option<Filter>> {
+    let linux = spec.linux.as_ref();
+    linux.and_then(|linux| linux.seccomp.as_ref()).map(filter).transpose()
+}
+
 /// Lowers with as many descriptors as the spec asks for.
 fn plan_of(spec: &Spec) -> Result<Vec<u8>> {
     let own = [("/pod/shm", "/shm")];
@@ -35,6 +40,7 @@ fn plan_of(spec: &Spec) -> Result<Vec<u8>> {
             v1_hierarchies: &[],
             host_mounts: Some(FdIndex(4)),
         },
+        filter_of(spec)?.as_ref(),
     )
 }
 
@@ -177,8 +183,10 @@ fn an_exec() {
     let spec = fixture.spec();
     let request =
         crate::container::ExecRequest { args: vec!["ls".into()], tty: true, ..Default::default() };
-    let process = crate::container::exec_process(&spec, &request).unwrap();
-    let plan = lower_exec(&spec, &process, false).unwrap();
+    let filter = filter_of(&spec).unwrap().map(Arc::new);
+    let base = ExecBase::new(&spec, filter);
+    let process = crate::container::exec_process(base.process(), &request).unwrap();
+    let plan = lower_exec(&base, &process, false).unwrap();
     let text = print(&plan);
     assert!(text.contains("join: Container") && text.contains("Console"), "{text}");
     assert!(text.contains("\"/usr/bin/ls\""), "{text}");

@@ -1,8 +1,10 @@
 //! The root file systems of containers.
 
+mod build;
 mod chain;
 mod meter;
 mod overlay;
+mod spare;
 mod usage;
 
 use std::io::{Read, Write};
@@ -82,6 +84,10 @@ pub trait Snapshotter: Send + Sync {
     /// Gives a new snapshot what another container had written. It must not be
     /// mounted: [`Snapshotter::remount`] follows.
     fn read_changes(&self, id: &ContainerId, archive: &mut dyn Read) -> Result<()>;
+
+    /// Throws away what was made ready for containers to come, so that its
+    /// layers can be collected.
+    fn drop_spares(&self);
 
     /// Forgets a snapshot; its files are deleted in the background. What is
     /// not there is removed already.

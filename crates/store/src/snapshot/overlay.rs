@@ -13,44 +13,39 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use corten_base::limits::IMAGE_LAYERS_MAX;
 use corten_base::{ContainerId, Digest};
-use corten_kernel::overlay::{self, Overlay, Upper};
-use corten_kernel::rooted::Root;
-use corten_kernel::{Errno, mount};
-use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 
-use super::chain::{Attributes, Chains};
+use super::build::Builder;
 use super::meter::{Measured, Meter};
-use super::{Idmap, MountAs, Snapshot, Snapshotter};
+use super::spare::{Place, Spare};
+use super::{MountAs, Snapshot, Snapshotter};
 use crate::error::{Error, IoContext, Result};
 use crate::layer::{Layers, Lease};
 use crate::tar;
 use crate::trash::Trash;
 
-const MAGIC: &str = "corten-snapshot 1";
+pub(super) const MAGIC: &str = "corten-snapshot 1";
 /// Bytes of the file that describes a snapshot: a boot id, 500 digests, and
 /// those of image volumes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Begins the line of a layer that is held, and not part of the snapshot.
 const HELD: char = '+';
 
-const DIRECTORY: OFlags =
-    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
 /// The snapshots of a store.
 pub(crate) struct Overlayfs {
     /// `<root>/snapshots`.
     dir: PathBuf,
     layers: Arc<Layers>,
-    chains: Chains,
+    builder: Arc<Builder>,
     trash: Arc<Trash>,
     boot_id: String,
+    /// The next container's, perhaps.
+    spare: Arc<Place>,
     known: Mutex<HashMap<ContainerId, Known>>,
     meter: Meter,
 }
@@ -71,11 +66,15 @@ impl Overlayfs {
         let boot_id_path = "/proc/sys/kernel/random/boot_id";
         let boot_id =
             std::fs::read_to_string(boot_id_path).doing("read", || boot_id_path)?.trim().to_owned();
-        let chains = Chains::open(layers.clone())?;
+        let spares = root.join("spares");
+        trash.discard_all_in(&spares)?;
+        let builder = Builder::new(layers.clone(), trash.clone(), boot_id.clone(), spares)?;
+        let builder = Arc::new(builder);
+        let spare = Arc::default();
         let dir = root.join("snapshots");
         let meter = Meter::new(dir.clone());
         let known = Mutex::default();
-        let this = Self { dir, layers, chains, trash, boot_id, known, meter };
+        let this = Self { dir, layers, builder, trash, boot_id, spare, known, meter };
         this.find_all()?;
         Ok(this)
     }
@@ -121,124 +120,37 @@ impl Overlayfs {
     fn known(&self) -> MutexGuard<'_, HashMap<ContainerId, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn lease_all(&self, layers: &[Digest]) -> Result<Vec<Lease>> {
-        if layers.len() > IMAGE_LAYERS_MAX {
-            return Err(Error::TooMuch {
-                verb: "make a root file system",
-                what: "the number of its layers",
-                max: IMAGE_LAYERS_MAX as u64,
-            });
-        }
-        let missing = |digest: &Digest| Error::NotFound { what: "layer", id: digest.to_string() };
-        layers
-            .iter()
-            .map(|digest| self.layers.lease(digest).ok_or_else(|| missing(digest)))
-            .collect()
-    }
-
-    /// Makes the directories of a new snapshot and mounts it.
+impl Overlayfs {
+    /// The spare, or a new one.
     fn make(&self, path: &Path, layers: &[Digest], how: MountAs<'_>) -> Result<Snapshot> {
-        let describe = || path.display().to_string();
-        std::fs::create_dir(path)
-            .and_then(|()| std::fs::create_dir(path.join("upper")))
-            .and_then(|()| std::fs::create_dir(path.join("work")))
-            .doing("create", describe)?;
-        let mut text = format!("{MAGIC}\n{}\n", self.boot_id);
-        for digest in layers {
-            text += &format!("{digest}\n");
+        if how.idmap.is_some() || !how.label.is_empty() {
+            return self.builder.make(path, layers, how);
         }
-        std::fs::write(path.join("snapshot"), text).doing("write", describe)?;
-        let root = self.chains.root(layers)?;
-        own(&path.join("upper"), root, how.idmap)?;
-        self.mount(path, layers, how)
-    }
-
-    fn mount(&self, path: &Path, layers: &[Digest], how: MountAs<'_>) -> Result<Snapshot> {
-        let upper = open_directory(&path.join("upper"))?;
-        let work = open_directory(&path.join("work"))?;
-        let upper = Upper { upper: upper.as_fd(), work: work.as_fd() };
-        Ok(Snapshot { mount: self.mount_on(layers, Some(upper), how)? })
-    }
-
-    /// Mounts layers, bottom first, below an upper, or read-only.
-    fn mount_on(
-        &self,
-        layers: &[Digest],
-        upper: Option<Upper<'_>>,
-        how: MountAs<'_>,
-    ) -> Result<OwnedFd> {
-        let MountAs { idmap, label } = how;
-        let parent = open_directory(self.layers.dir())?;
-        let parent = match idmap {
-            Some(idmap) => overlay::idmapped_clone(parent.as_fd(), idmap.userns)?,
-            None => parent,
-        };
-        let mut lower = Vec::with_capacity(layers.len() + 2);
-        for name in self.chains.lower_names(layers, upper.is_none())? {
-            let tree = openat(&parent, format!("{name}/tree"), DIRECTORY, Mode::empty())
-                .doing("open layer", || name.clone())?;
-            lower.push(tree);
-        }
-        let lower: Vec<BorrowedFd<'_>> = lower.iter().map(AsFd::as_fd).collect();
-        let scratch = self.layers.temporary("mount");
-        let context = [("context", Some(label))];
-        let options = if label.is_empty() { &[][..] } else { &context };
-        let request = Overlay { lower: &lower, upper, volatile: true, options, scratch: &scratch };
-        let mounted = match overlay::mount(&request) {
-            Err(error) if idmap.is_some() && error.errno == Errno::INVAL => {
-                self.with_place(&parent, || overlay::mount(&request))
+        let spare = self.spare.take(layers);
+        let made = match spare {
+            Some(Spare { dir, mount, .. }) => {
+                let describe = || path.display().to_string();
+                std::fs::rename(&dir, path).doing("create", describe).map(|()| Snapshot { mount })
             }
-            result => result,
+            None => self.builder.make(path, layers, how),
         };
-        Ok(mounted?)
+        self.spare.want(layers, &self.builder);
+        made
     }
+}
 
-    /// Gives a mount a place while something is done with it that older kernels
-    /// refuse without one. Its descriptors stay as they are.
-    fn with_place<T>(
-        &self,
-        mount: impl AsFd,
-        work: impl FnOnce() -> corten_kernel::Result<T>,
-    ) -> corten_kernel::Result<T> {
-        let place = self.layers.temporary("idmap");
-        let failed = |error: std::io::Error| {
-            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-            corten_kernel::Error::new("create directory", place.display().to_string(), errno)
-        };
-        std::fs::create_dir(&place).map_err(failed)?;
-        let done = overlay::attach(mount.as_fd(), &place).and_then(|_guard| work());
-        let _ = std::fs::remove_dir(&place);
-        done
-    }
-
-    /// A directory or file of a mount, as a mount of its own.
-    fn part(&self, whole: OwnedFd, path: &str) -> Result<OwnedFd> {
-        let root = Root::from_fd(whole);
-        let describe = || format!("{path:?} in the image");
-        let part = root.open_in(path.as_bytes(), OFlags::PATH).map_err(|errno| match errno {
-            Errno::NOENT | Errno::NOTDIR => Error::NotFound { what: "path", id: describe() },
-            errno => Error::Io { verb: "open", object: describe(), source: errno.into() },
-        })?;
-        let stat = rustix::fs::fstat(&part).doing("look at", describe)?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind != FileType::Directory && kind != FileType::RegularFile {
-            return Err(Error::NotFound { what: "directory or file", id: describe() });
-        }
-        match mount::open_tree_at(part.as_fd(), false) {
-            // Kernels before 6.15 clone no mount that has no place.
-            Err(error) if error.errno == Errno::INVAL => {
-                self.with_place(&root, || mount::open_tree_at(part.as_fd(), false))
-            }
-            cloned => cloned,
-        }
-        .map_err(Error::from)
+impl Drop for Overlayfs {
+    fn drop(&mut self) {
+        self.spare.close();
+        self.drop_spares();
     }
 }
 
 impl Snapshotter for Overlayfs {
     fn prepare(&self, id: &ContainerId, layers: &[Digest], how: MountAs<'_>) -> Result<Snapshot> {
-        let leases = self.lease_all(layers)?;
+        let leases = self.builder.lease_all(layers)?;
         let known = Known { layers: layers.to_vec(), leases, damage: None };
         {
             let mut all = self.known();
@@ -247,16 +159,19 @@ impl Snapshotter for Overlayfs {
             }
             all.insert(id.clone(), known);
         }
-        let path = self.path(id);
-        self.make(&path, layers, how).inspect_err(|_| {
+        self.make(&self.path(id), layers, how).inspect_err(|_| {
             // The error that is returned says more; a rest is swept by the next remove.
             let _ = self.remove(id);
         })
     }
 
+    fn drop_spares(&self) {
+        self.spare.clear(&*self.builder);
+    }
+
     fn hold(&self, id: &ContainerId, layers: &[Digest]) -> Result<()> {
         use std::io::Write;
-        let leases = self.lease_all(layers)?;
+        let leases = self.builder.lease_all(layers)?;
         let missing = || Error::NotFound { what: "snapshot", id: id.to_string() };
         if !self.known().contains_key(id) {
             return Err(missing());
@@ -300,7 +215,7 @@ impl Snapshotter for Overlayfs {
         let work = path.join("work");
         self.trash.discard(&work)?;
         std::fs::create_dir(&work).doing("create", || work.display().to_string())?;
-        self.mount(&path, &layers, how)
+        self.builder.mount(&path, &layers, how)
     }
 
     fn write_changes(&self, id: &ContainerId, out: &mut dyn Write) -> Result<()> {
@@ -323,9 +238,9 @@ impl Snapshotter for Overlayfs {
     }
 
     fn view(&self, layers: &[Digest], sub_path: &str, how: MountAs<'_>) -> Result<OwnedFd> {
-        let _leases = self.lease_all(layers)?;
-        let whole = self.mount_on(layers, None, how)?;
-        if sub_path.is_empty() { Ok(whole) } else { self.part(whole, sub_path) }
+        let _leases = self.builder.lease_all(layers)?;
+        let whole = self.builder.mount_on(layers, None, how)?;
+        if sub_path.is_empty() { Ok(whole) } else { self.builder.part(whole, sub_path) }
     }
 
     fn remove(&self, id: &ContainerId) -> Result<()> {
@@ -342,20 +257,6 @@ impl Snapshotter for Overlayfs {
     fn usages(&self, ids: &[ContainerId], patience: Duration) -> Vec<Option<Measured>> {
         self.meter.usages(ids, patience)
     }
-}
-
-/// Gives the upper the attributes of the image's root: it is what `/` shows.
-fn own(upper: &Path, root: Attributes, idmap: Option<&Idmap<'_>>) -> Result<()> {
-    let describe = || upper.display().to_string();
-    let (shift_uid, shift_gid) = idmap.map_or((0, 0), |map| (map.root_uid, map.root_gid));
-    let uid = root.uid.saturating_add(shift_uid);
-    let gid = root.gid.saturating_add(shift_gid);
-    std::os::unix::fs::chown(upper, Some(uid), Some(gid)).doing("change the owner of", describe)?;
-    rustix::fs::chmod(upper, Mode::from_raw_mode(root.mode)).doing("change the mode of", describe)
-}
-
-fn open_directory(path: &Path) -> Result<OwnedFd> {
-    openat(CWD, path, DIRECTORY, Mode::empty()).doing("open", || path.display().to_string())
 }
 
 /// What is written about a snapshot.
