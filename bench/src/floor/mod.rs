@@ -49,6 +49,9 @@ use pod::{Stage, directory};
 const PAUSE: Duration = Duration::from_millis(150);
 /// The static program that pods' monitors and containers run.
 const BUSYBOX: &str = "/bin/busybox";
+/// Users and groups of the image.
+const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\n";
+const GROUP: &[u8] = b"root:x:0:\n";
 /// Where directories of the host are seen in the small mount namespace.
 const DATA: &str = "/root";
 const STATE: &str = "/shm";
@@ -86,12 +89,17 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Prepares everything that can be prepared.
-    pub fn start() -> Result<Self> {
+    /// Prepares everything that can be prepared. Root filesystems lie below this
+    /// directory.
+    ///
+    /// # Errors
+    /// Without root, a tmpfs at /run, or Debian's busybox-static.
+    pub fn start(below: &Path) -> Result<Self> {
+        let data = tempfile::Builder::new().prefix("corten-floor-").tempdir_in(below)?;
         let (asks, asked) = channel();
         let (answers, lives) = channel();
         let thread = std::thread::Builder::new().name("floor".into()).spawn(move || {
-            if let Err(error) = serve(asked, answers.clone()) {
+            if let Err(error) = serve(&data, asked, answers.clone()) {
                 // Whoever waits is told; if nobody does, nobody wants to know.
                 let _ = answers.send(Err(error));
             }
@@ -100,6 +108,9 @@ impl Floor {
     }
 
     /// One pod: made, an exec, taken away.
+    ///
+    /// # Errors
+    /// If the kernel refuses something; it is of no use any more then.
     pub fn live(&mut self, pool: Pool) -> Result<Life> {
         if let Some(asks) = &self.asks {
             // A thread that has ended has said why.
@@ -119,8 +130,11 @@ impl Drop for Floor {
     }
 }
 
-fn serve(asked: Receiver<Pool>, answers: Sender<Result<Life>>) -> Result<()> {
-    let data = tempfile::Builder::new().prefix("corten-floor-").tempdir()?;
+fn serve(
+    data: &tempfile::TempDir,
+    asked: Receiver<Pool>,
+    answers: Sender<Result<Life>>,
+) -> Result<()> {
     let state = tempfile::Builder::new().prefix("corten-floor-").tempdir_in("/run")?;
     for name in ["layer", "snapshots", "trash", "logs"] {
         std::fs::create_dir(data.path().join(name))?;
@@ -154,7 +168,7 @@ fn cgroup_name() -> String {
 
 fn stage(cgroups: &Cgroups, cgroup: &str, null: File) -> Result<Stage> {
     let layer = Path::new(DATA).join("layer");
-    let plans = Plans::compile(cgroups, b"root:x:0:0:root:/root:/bin/sh\n", b"root:x:0:\n")?;
+    let plans = Plans::compile(cgroups, &plan::spec(cgroups, PASSWD, GROUP)?)?;
     cgroups.create(cgroup, &Default::default())?;
     Ok(Stage {
         data: DATA.into(),

@@ -25,9 +25,9 @@ const SHM: &str = "shm";
 
 /// What is known before the first pod.
 pub struct Plans {
-    /// Of the container.
+    /// The container's plan.
     pub container: Vec<u8>,
-    /// Of `true` in it.
+    /// That of `true` in it.
     pub exec: Vec<u8>,
     /// Limits of the container.
     pub resources: cgroup::Resources,
@@ -47,11 +47,9 @@ pub enum Bind {
 }
 
 impl Plans {
-    /// Compiles them. `passwd` and `group` are the image's.
-    pub fn compile(cgroups: &Cgroups, passwd: &[u8], group: &[u8]) -> Result<Self> {
-        let policy = policy(cgroups);
-        let spec = spec(&policy, passwd, group)?;
-        let sources = bind_sources(&spec, &[]);
+    /// Compiles them for a container's spec.
+    pub fn compile(cgroups: &Cgroups, spec: &oci::Spec) -> Result<Self> {
+        let sources = bind_sources(spec, &[]);
         let binds: Vec<Bind> = sources
             .iter()
             .map(|source| match FILES.iter().position(|name| *name == source.path) {
@@ -66,8 +64,9 @@ impl Plans {
             .into_iter()
             .zip(first..);
         let namespaces: Vec<_> = namespaces.map(|(kind, at)| (kind, FdIndex(at))).collect();
+        let layout = layout(cgroups);
         let container = lower(
-            &spec,
+            spec,
             &LowerInput {
                 id: NAME,
                 bundle: "/",
@@ -77,13 +76,13 @@ impl Plans {
                 namespaces: &namespaces,
                 pid_of: "",
                 own_mounts: &[],
-                v1_hierarchies: LowerInput::hierarchies(&policy.cgroups),
+                v1_hierarchies: LowerInput::hierarchies(&layout),
                 host_mounts: None,
             },
         )?;
         let request = ExecRequest { args: vec!["true".into()], ..ExecRequest::default() };
-        let exec = lower_exec(&spec, &exec_process(&spec, &request)?, false)?;
-        let resources = cgroup_resources(&spec.linux.unwrap_or_default());
+        let exec = lower_exec(spec, &exec_process(spec, &request)?, false)?;
+        let resources = cgroup_resources(&spec.linux.clone().unwrap_or_default());
         let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let texts = [files::hostname(NAME)?, files::hosts(NAME, &[])?, resolv_conf];
         Ok(Self { container, exec, resources, texts, binds })
@@ -92,8 +91,8 @@ impl Plans {
 
 /// The container's spec: what the daemon makes of the bench's request, but
 /// that the container sets its pod's host name and sysctls itself, on its way
-/// through these namespaces.
-fn spec(policy: &NodePolicy, passwd: &[u8], group: &[u8]) -> Result<oci::Spec> {
+/// through these namespaces. `passwd` and `group` are the image's.
+pub fn spec(cgroups: &Cgroups, passwd: &[u8], group: &[u8]) -> Result<oci::Spec> {
     let namespaces =
         NamespaceOptions { pid: NamespaceMode::Container, ..NamespaceOptions::default() };
     let sandbox = SandboxConfig {
@@ -115,7 +114,14 @@ fn spec(policy: &NodePolicy, passwd: &[u8], group: &[u8]) -> Result<oci::Spec> {
             oom_score_adj: Some(super::pod::OOM_SCORE_ADJ),
             ..Resources::default()
         },
-        security: Security { namespaces, seccomp: Profile::RuntimeDefault, ..Security::default() },
+        security: Security {
+            namespaces,
+            seccomp: Profile::RuntimeDefault,
+            // The bench asks for none to be hidden or read-only.
+            masked_paths: Some(Vec::new()),
+            readonly_paths: Some(Vec::new()),
+            ..Security::default()
+        },
         ..ContainerConfig::default()
     };
     let [hostname, hosts, resolv_conf] = FILES.map(|name| Some(name.to_owned()));
@@ -127,7 +133,7 @@ fn spec(policy: &NodePolicy, passwd: &[u8], group: &[u8]) -> Result<oci::Spec> {
         resources: &container.resources,
         image: &ImageSettings::default(),
         user: &resolve_user(&Default::default(), "", passwd, group)?,
-        policy,
+        policy: &policy(cgroups),
         files: &SandboxFiles { resolv_conf, hostname, hosts, shm: Some(SHM.into()) },
         namespaces: &NamespacePaths {
             net: joined(),
@@ -150,13 +156,15 @@ fn spec(policy: &NodePolicy, passwd: &[u8], group: &[u8]) -> Result<oci::Spec> {
     Ok(spec)
 }
 
+fn layout(cgroups: &Cgroups) -> CgroupLayout {
+    if cgroups.is_unified() {
+        return CgroupLayout::V2;
+    }
+    CgroupLayout::V1 { hierarchies: cgroups.v1_hierarchies() }
+}
+
 /// As the daemon finds this machine.
 fn policy(cgroups: &Cgroups) -> NodePolicy {
-    let layout = if cgroups.is_unified() {
-        CgroupLayout::V2
-    } else {
-        CgroupLayout::V1 { hierarchies: cgroups.v1_hierarchies() }
-    };
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     let bounding = bounding.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
@@ -166,5 +174,5 @@ fn policy(cgroups: &Cgroups) -> NodePolicy {
     let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
     let kernel = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let nofile = nofile.maximum.unwrap_or(u64::MAX);
-    NodePolicy { kernel, ..NodePolicy::new(bounding.unwrap_or(0), nofile, layout) }
+    NodePolicy { kernel, ..NodePolicy::new(bounding.unwrap_or(0), nofile, layout(cgroups)) }
 }
