@@ -21,8 +21,10 @@ pub fn write(report: &Report, directory: &Path) -> Result<()> {
     fs::create_dir_all(directory)
         .with_context(|| format!("unable to make {}", directory.display()))?;
     report.write(&directory.join(FIGURES))?;
+    let mut text = markdown(report);
+    for name in plot::write(report, directory)? {
+        text += &format!("\n![{name}]({name})\n");
+    }
     let tables = directory.join(TABLES);
-    fs::write(&tables, markdown(report))
-        .with_context(|| format!("unable to write {}", tables.display()))?;
-    plot::write(report, directory)
+    fs::write(&tables, text).with_context(|| format!("unable to write {}", tables.display()))
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use crate::measure::facts;
-use crate::operations::{crowd, exec, single, start};
+use crate::operations::floor::Measured;
+use crate::operations::{crowd, exec, single, special, start};
 use crate::plan::Plan;
 use crate::report::{Failure, Report};
 use crate::runtimes::Subject;
@@ -53,11 +54,17 @@ impl Session {
         let (report, subjects) = (&mut self.report, self.subjects.as_mut_slice());
         let runs = self.plan.runs();
         progress("single pods");
-        single::measure(report, subjects, runs).await;
+        let mut floor = Measured::prepare(report, self.directory.path());
+        single::measure(report, subjects, &mut floor, runs).await;
+        drop(floor);
         progress("execs");
         exec::measure(report, subjects, runs.min(EXEC_ROUNDS)).await;
         progress("starts of daemons");
         start::measure(report, subjects, runs.min(STARTS)).await;
+        if !self.plan.quick {
+            progress("special pods");
+            special::measure(report, subjects).await;
+        }
         for pods in self.plan.sizes() {
             progress(&format!("{pods} pods"));
             let extent = crowd::Extent {

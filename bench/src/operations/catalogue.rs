@@ -61,3 +61,33 @@ pub const CONTAINER_STATS: Key = ("container-stats", "ListContainerStats");
 pub const POD_STATS: Key = ("pod-stats", "ListPodSandboxStats");
 /// ListPodSandboxMetrics.
 pub const METRICS: Key = ("pod-metrics", "ListPodSandboxMetrics");
+/// RunPodSandbox, and three containers created and started.
+pub const THREE_START: Key = ("three-start", "pod of three containers, start");
+/// Their end, and the pod's.
+pub const THREE_STOP: Key = ("three-stop", "  stop and remove");
+/// The same as [`POD_START`], in a user namespace.
+pub const USER_START: Key = ("userns-start", "pod in a user namespace, start");
+/// The same as [`POD_STOP`].
+pub const USER_STOP: Key = ("userns-stop", "  stop and remove");
+/// The same as [`POD_START`], on a node with 5,000 mounts.
+pub const MOUNTS_START: Key = ("mounts-start", "pod beside 5,000 mounts, start");
+/// The same as [`POD_STOP`].
+pub const MOUNTS_STOP: Key = ("mounts-stop", "  stop and remove");
+/// The same as [`POD_STOP`], after much was written.
+pub const DIRTY_STOP: Key = ("dirty-stop", "stop and remove, 200 MB dirty");
+/// PSS of what stands by pods of three containers that have said nothing.
+pub const SILENT: Key = ("monitor-pss-silent", "monitors' PSS per pod of three containers");
+/// The same, after each container has said 1 MB.
+pub const TALKED: Key = ("monitor-pss-talked", "  after 1 MB of logs from each");
+/// How long a thousand execs take, of which 500 a second are asked for.
+pub const STORM: Key = ("storm", "1,000 probes, 500 asked for in a second");
+/// Each of them.
+pub const STORM_EXEC: Key = ("storm-exec", "  each of them");
+/// Processor time of the daemon for each.
+pub const STORM_DAEMON: Key = ("storm-daemon", "  daemon's processor time for each");
+/// Of everything that belongs to it, and of the pods.
+pub const STORM_ALL: Key = ("storm-all", "  with monitors, helpers and pods");
+/// An exec after ten seconds of quiet.
+pub const LONE_EXEC: Key = ("lone-exec", "ExecSync true, after 10 s of quiet");
+/// A pod's start after ten seconds of quiet.
+pub const LONE_POD: Key = ("lone-pod", "pod start, after 10 s of quiet");

@@ -3,8 +3,10 @@
 pub mod catalogue;
 pub mod crowd;
 pub mod exec;
+pub mod floor;
 pub mod lists;
 pub mod single;
+pub mod special;
 pub mod start;
 
 use std::time::Duration;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::floor::Measured;
 use super::{Key, attempt, catalogue as keys, note};
 use crate::measure::clock::Clock;
 use crate::measure::process;
@@ -18,8 +19,13 @@ const PAUSE: Duration = Duration::from_millis(150);
 /// How long a pod's life may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Measures `runs` pods of each runtime, in turns.
-pub async fn measure(report: &mut Report, subjects: &mut [Subject], runs: usize) {
+/// Measures `runs` pods of each runtime, and of the kernel alone, in turns.
+pub async fn measure(
+    report: &mut Report,
+    subjects: &mut [Subject],
+    floor: &mut Measured,
+    runs: usize,
+) {
     for run in 0..WARM_UP + runs {
         for subject in &mut *subjects {
             let work = async |report: &mut Report, subject: &mut Subject| {
@@ -33,6 +39,7 @@ pub async fn measure(report: &mut Report, subjects: &mut [Subject], runs: usize)
             };
             attempt(report, subject, keys::POD_START, None, PATIENCE, work).await;
         }
+        floor.live(report, run >= WARM_UP);
     }
     for subject in &mut *subjects {
         let work = async |report: &mut Report, subject: &mut Subject| memory(report, subject).await;

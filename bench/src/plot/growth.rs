@@ -4,15 +4,16 @@ use super::panel::Panel;
 use super::scale::{Scale, shown};
 use super::svg::Svg;
 use super::{Look, MARGIN, TOP, WIDTH, legend, legend_height, looks, picture};
+use crate::operations::catalogue as keys;
 use crate::report::{Report, Role, Unit};
 
 /// What is shown: the key of an operation, a title, and whether it is divided
 /// by the number of pods.
 const OPERATIONS: [(&str, &str, bool); 4] = [
-    ("crowd-up", "making pods, 8 at once: time for each", true),
-    ("daemon-pss", "the daemon's memory (PSS)", false),
-    ("list-containers", "ListContainers", false),
-    ("container-stats", "ListContainerStats", false),
+    (keys::UP.0, "making pods, 8 at once: time for each", true),
+    (keys::DAEMON.0, "the daemon's memory (PSS)", false),
+    (keys::LIST_CONTAINERS.0, "ListContainers", false),
+    (keys::CONTAINER_STATS.0, "ListContainerStats", false),
 ];
 
 const COLUMNS: usize = 2;

@@ -4,11 +4,18 @@
 use super::panel::Panel;
 use super::scale::Scale;
 use super::{MARGIN, TOP, WIDTH, legend, legend_height, looks, picture};
+use crate::operations::catalogue as keys;
 use crate::report::{Report, Role, Series};
 
 /// Single-pod operations, by their keys.
-const OPERATIONS: [&str; 6] =
-    ["pod-start", "run-pod-sandbox", "create-container", "start-container", "exec", "pod-stop"];
+const OPERATIONS: [&str; 6] = [
+    keys::POD_START.0,
+    keys::RUN_SANDBOX.0,
+    keys::CREATE.0,
+    keys::START.0,
+    keys::EXEC.0,
+    keys::POD_STOP.0,
+];
 
 /// Diagrams in a row, and the pixels of one.
 const COLUMNS: usize = 3;

@@ -25,11 +25,13 @@ const TOP: f64 = 56.0;
 const FOOT: f64 = 40.0;
 
 /// Writes all pictures of a report into a directory: `operations.svg`,
-/// `latency.svg` and `growth.svg`. One that would show nothing is not written.
+/// `latency.svg` and `growth.svg`. One that would show nothing is not written. The
+/// names of those that are.
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn write(report: &Report, directory: &Path) -> Result<()> {
+pub fn write(report: &Report, directory: &Path) -> Result<Vec<&'static str>> {
+    let mut written = Vec::new();
     let pictures = [
         ("operations.svg", bars::draw(report)),
         ("latency.svg", latency::draw(report)),
@@ -40,8 +42,9 @@ pub fn write(report: &Report, directory: &Path) -> Result<()> {
         let path = directory.join(name);
         std::fs::write(&path, picture)
             .with_context(|| format!("unable to write {}", path.display()))?;
+        written.push(name);
     }
-    Ok(())
+    Ok(written)
 }
 
 /// How a runtime is drawn.

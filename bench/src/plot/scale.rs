@@ -100,6 +100,7 @@ pub fn shown(unit: Unit, largest: f64) -> (&'static str, f64) {
     match unit {
         Unit::Kilobytes if largest >= 10_240.0 => ("MB", 1024.0),
         Unit::Milliseconds if largest >= 20_000.0 => ("s", 1000.0),
+        Unit::Seconds if largest < 1.0 => ("ms", 0.001),
         unit => (unit.name(), 1.0),
     }
 }
