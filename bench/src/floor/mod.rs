@@ -56,10 +56,11 @@ const GROUP: &[u8] = b"root:x:0:\n";
 const DATA: &str = "/root";
 const STATE: &str = "/shm";
 
-/// When a pod's network, IPC and UTS namespaces are made.
+/// When a pod's network, IPC and UTS namespaces, and its container's root
+/// filesystem, are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pool {
-    /// Before its time begins, as by a runtime that keeps some ready.
+    /// Before its time begins, as Corten keeps some ready.
     Ahead,
     /// Within its time.
     Within,
@@ -136,7 +137,7 @@ fn serve(
     answers: Sender<Result<Life>>,
 ) -> Result<()> {
     let state = tempfile::Builder::new().prefix("corten-floor-").tempdir_in("/run")?;
-    for name in ["layer", "snapshots", "trash", "logs"] {
+    for name in ["layer", "spares", "snapshots", "trash", "logs"] {
         std::fs::create_dir(data.path().join(name))?;
     }
     tree::busybox(&data.path().join("layer"), Path::new(BUSYBOX));
@@ -193,17 +194,17 @@ fn act(mut stage: Stage, asked: &Receiver<Pool>, answers: &Sender<Result<Life>>)
 }
 
 fn live(stage: &mut Stage, number: u16, pool: Pool) -> Result<Life> {
-    let ahead = match pool {
-        Pool::Ahead => Some(make_namespace_set()?),
-        Pool::Within => None,
+    let (namespaces, root) = match pool {
+        Pool::Ahead => (Some(make_namespace_set()?), Some(stage.spare(number)?)),
+        Pool::Within => (None, None),
     };
     stage.expect(number)?;
     std::thread::sleep(PAUSE);
     let mut life = Life::default();
     let mut lap = Lap(Instant::now());
-    let sandbox = stage.sandbox(number, ahead)?;
+    let sandbox = stage.sandbox(number, namespaces)?;
     life.sandbox = lap.ms();
-    let mut container = stage.create(&sandbox)?;
+    let mut container = stage.create(&sandbox, root)?;
     life.create = lap.ms();
     stage.start(&mut container)?;
     life.start = lap.ms();

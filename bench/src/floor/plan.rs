@@ -1,6 +1,8 @@
 //! What can be computed in advance: the plans of the container and of the
 //! exec, by the same compiler that Corten has, for the same request.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use corten_kernel::cgroup::{self, Cgroups};
 use corten_kernel::launch::FdIndex;
@@ -13,7 +15,8 @@ use corten_spec::request::{
     ContainerConfig, NamespaceMode, NamespaceOptions, Profile, Resources, SandboxConfig, Security,
 };
 use corten_spec::{
-    LowerInput, bind_sources, cgroup_resources, files, lower, lower_exec, resolve_user,
+    ExecBase, LowerInput, bind_sources, cgroup_resources, files, filter, lower, lower_exec,
+    resolve_user,
 };
 
 /// Host name of every pod: their plans are then the same.
@@ -65,6 +68,8 @@ impl Plans {
             .zip(first..);
         let namespaces: Vec<_> = namespaces.map(|(kind, at)| (kind, FdIndex(at))).collect();
         let layout = layout(cgroups);
+        let seccomp = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+        let filter = seccomp.map(filter).transpose()?.map(Arc::new);
         let container = lower(
             spec,
             &LowerInput {
@@ -79,9 +84,11 @@ impl Plans {
                 v1_hierarchies: LowerInput::hierarchies(&layout),
                 host_mounts: None,
             },
+            filter.as_deref(),
         )?;
         let request = ExecRequest { args: vec!["true".into()], ..ExecRequest::default() };
-        let exec = lower_exec(spec, &exec_process(spec, &request)?, false)?;
+        let base = ExecBase::new(spec, filter);
+        let exec = lower_exec(&base, &exec_process(base.process(), &request)?, false)?;
         let resources = cgroup_resources(&spec.linux.clone().unwrap_or_default());
         let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let texts = [files::hostname(NAME)?, files::hosts(NAME, &[])?, resolv_conf];

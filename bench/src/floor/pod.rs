@@ -156,16 +156,22 @@ impl Stage {
 
     /// CreateContainer: cgroups, root filesystem, log; and the child is on its
     /// way through its mounts.
-    pub fn create(&self, sandbox: &Sandbox) -> Result<Container> {
+    pub fn create(&self, sandbox: &Sandbox, spare: Option<OwnedFd>) -> Result<Container> {
         let Sandbox { number, namespaces, shm, .. } = sandbox;
         let group = self.cgroups.create(&self.container_group(*number), &self.plans.resources)?;
         let entry = group.entry()?;
-        let root = self.root_filesystem(*number)?;
+        let root = match spare {
+            Some(root) => {
+                std::fs::rename(self.place("spares", *number), self.place("snapshots", *number))?;
+                root
+            }
+            None => self.root_filesystem(&self.place("snapshots", *number))?,
+        };
         let directory = self.state.join(number.to_string());
         let files = FILES.map(|name| mount::open_tree(&directory.join(name), false));
         let [hostname, hosts, resolv_conf] = files;
         let files = [hostname?, hosts?, resolv_conf?];
-        let log = File::options().create(true).append(true).open(self.log(*number))?;
+        let log = File::options().create(true).append(true).open(self.place("logs", *number))?;
         let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
         let mut fds = vec![root.as_fd()];
         fds.extend(self.plans.binds.iter().map(|bind| match bind {
@@ -189,11 +195,15 @@ impl Stage {
         Ok(Container { child, process, entry, _streams: [stdout, stderr], _log: log })
     }
 
+    /// A root filesystem that is made ahead; it is the container's by a rename.
+    pub fn spare(&self, number: u16) -> Result<OwnedFd> {
+        self.root_filesystem(&self.place("spares", number))
+    }
+
     /// A volatile overlay over the image's layer, with an upper of its own.
-    fn root_filesystem(&self, number: u16) -> Result<OwnedFd> {
-        let path = self.snapshot(number);
+    fn root_filesystem(&self, path: &Path) -> Result<OwnedFd> {
         let (upper, work) = (path.join("upper"), path.join("work"));
-        for directory in [&path, &upper, &work] {
+        for directory in [path, &upper, &work] {
             std::fs::create_dir(directory)?;
         }
         let (upper, work) = (directory(&upper)?, directory(&work)?);
@@ -270,7 +280,7 @@ impl Stage {
         container.process.end()?;
         drop(container);
         self.cgroups.remove(&self.container_group(number))?;
-        std::fs::rename(self.snapshot(number), self.data.join("trash").join(number.to_string()))?;
+        std::fs::rename(self.place("snapshots", number), self.place("trash", number))?;
         let Sandbox { namespaces, shm, mut monitor, .. } = sandbox;
         monitor.end()?;
         drop((namespaces, shm));
@@ -294,8 +304,8 @@ impl Stage {
     /// kubelet removes.
     pub fn sweep(&self, number: u16) -> Result<()> {
         self.cgroups.remove(&self.pod_group(number))?;
-        std::fs::remove_dir_all(self.data.join("trash").join(number.to_string()))?;
-        Ok(std::fs::remove_file(self.log(number))?)
+        std::fs::remove_dir_all(self.place("trash", number))?;
+        Ok(std::fs::remove_file(self.place("logs", number))?)
     }
 
     fn pod_group(&self, number: u16) -> String {
@@ -306,12 +316,9 @@ impl Stage {
         format!("{}/{number}/main", self.cgroup)
     }
 
-    fn snapshot(&self, number: u16) -> PathBuf {
-        self.data.join("snapshots").join(number.to_string())
-    }
-
-    fn log(&self, number: u16) -> PathBuf {
-        self.data.join("logs").join(number.to_string())
+    /// What a pod has in a directory on disk.
+    fn place(&self, directory: &str, number: u16) -> PathBuf {
+        self.data.join(directory).join(number.to_string())
     }
 }
 

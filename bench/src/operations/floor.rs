@@ -6,8 +6,8 @@ use super::{Key, catalogue as keys};
 use crate::floor::{Floor, Life, Pool};
 use crate::report::{Failure, Operation, Report, Role, Runtime, Unit};
 
-/// With namespaces made ahead, as Corten has them, and without.
-const NAMES: [(&str, Pool); 2] = [("floor", Pool::Ahead), ("floor, no pool", Pool::Within)];
+/// With what Corten makes ahead made ahead, and without.
+const NAMES: [(&str, Pool); 2] = [("floor", Pool::Ahead), ("floor, no pools", Pool::Within)];
 
 /// The floor, as long as it works.
 pub struct Measured(Option<Floor>);
@@ -59,8 +59,8 @@ fn note(report: &mut Report, name: &str, pool: Pool, life: &Life) {
         (keys::EXEC, exec),
         (keys::POD_STOP, down),
     ];
-    // Without the pool nothing differs after the sandbox.
-    let told = if pool == Pool::Ahead { all.len() } else { 2 };
+    // Without pools nothing differs once the container is made.
+    let told = if pool == Pool::Ahead { all.len() } else { 3 };
     for ((key, title), value) in all.into_iter().take(told) {
         report.add(name, &Operation::new(key, title), None, Unit::Milliseconds, [value]);
     }

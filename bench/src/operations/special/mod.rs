@@ -44,14 +44,16 @@ pub async fn measure(report: &mut Report, subjects: &mut [Subject]) {
     quiet::measure(report, &mut subjects).await;
 }
 
+/// A pod of this name, and its containers.
+type Shape = dyn Fn(&Subject, &str) -> Result<(Pod, Vec<Container>)>;
+
 /// Pods of one kind, and how their figures are called.
 struct Kind<'a> {
     /// Of the start: sandbox and containers.
     start: Option<Key>,
     /// Of stop and remove.
     stop: Key,
-    /// A pod of this name.
-    shape: &'a dyn Fn(&Subject, &str) -> Result<(Pod, Vec<Container>)>,
+    shape: &'a Shape,
 }
 
 impl Kind<'_> {
