@@ -15,6 +15,7 @@ use crate::daemon::Daemon;
 use crate::drift::Drift;
 use crate::group;
 use crate::images;
+use crate::service::Service;
 use crate::sweep::sweep;
 
 /// Handlers of the OCI runtimes that distributions have.
@@ -86,19 +87,8 @@ impl Machine {
 
     fn inside(settings: Settings, test: impl AsyncFnOnce(&Self, &mut Daemon)) {
         // The runtime's threads are made here, inside the namespace.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
-            let directory =
-                tempfile::Builder::new().prefix("corten-").tempdir().expect("a directory");
-            let memory = in_memory();
-            let cgroup = cgroup_name(directory.path());
-            let registry = Registry::start();
-            let pushed = Mutex::default();
-            let machine = Self { directory, memory, registry, pushed, cgroup, settings };
+        runtime().block_on(async {
+            let machine = Self::new(settings);
             let drift = Drift::of(&machine);
             let mut daemon = Daemon::start(&machine).await;
             test(&machine, &mut daemon).await;
@@ -106,6 +96,28 @@ impl Machine {
             drift.check(&machine);
             daemon.stop().await;
         });
+    }
+
+    /// Runs a test in the namespaces that we are in, with the daemon that is
+    /// installed here as a service of systemd.
+    pub fn run_as_service(settings: Settings, test: impl AsyncFnOnce(&Self, &Service)) {
+        runtime().block_on(async {
+            let machine = Self::new(settings);
+            let drift = Drift::of(&machine);
+            let service = Service::start(&machine);
+            test(&machine, &service).await;
+            service.client().await.remove_everything().await;
+            drift.check(&machine);
+        });
+    }
+
+    fn new(settings: Settings) -> Self {
+        let directory = tempfile::Builder::new().prefix("corten-").tempdir().expect("a directory");
+        let memory = in_memory();
+        let cgroup = cgroup_name(directory.path());
+        let registry = Registry::start();
+        let pushed = Mutex::default();
+        Self { directory, memory, registry, pushed, cgroup, settings }
     }
 
     /// A path of the machine.
@@ -210,6 +222,11 @@ impl Drop for Machine {
     fn drop(&mut self) {
         sweep(self);
     }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().expect("a runtime")
 }
 
 /// A directory on a tmpfs, where this machine has one.

@@ -22,9 +22,11 @@ fn settings(criu: &Path) -> Settings {
 
 /// A CRIU that works here; `CORTEN_CRIU` says where, if it is not in its place.
 fn criu() -> Option<PathBuf> {
-    let program = std::env::var_os("CORTEN_CRIU").unwrap_or("/usr/sbin/criu".into());
+    let named = std::env::var_os("CORTEN_CRIU");
+    let program = named.clone().unwrap_or("/usr/sbin/criu".into());
     let works = Command::new(&program).arg("check").output().is_ok_and(|out| out.status.success());
     if !works {
+        assert!(named.is_none(), "the criu that was named cannot work on this kernel");
         eprintln!("passed over: there is no criu that can work on this kernel");
     }
     works.then(|| program.into())

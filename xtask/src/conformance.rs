@@ -19,7 +19,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
 
 /// Builds everything that it needs: the program that runs critest, and the
 /// directory with the programs under test.
-fn prepare() -> Result<(PathBuf, PathBuf)> {
+pub(crate) fn prepare() -> Result<(PathBuf, PathBuf)> {
     let programs = build::programs()?;
     tools::critest()?;
     tools::ginkgo()?;

@@ -51,11 +51,42 @@ pub const MODULES: &[&str] = &[
     "xt_mark",
     "xt_multiport",
     "xt_tcpudp",
+    // For CRIU, which asks the kernel for sockets.
+    "inet_diag",
+    "tcp_diag",
+    "udp_diag",
+    "raw_diag",
+    "unix_diag",
+    "af_packet_diag",
+    "netlink_diag",
+    // ... and for the connections that are followed.
+    "nf_conntrack_netlink",
 ];
 
-/// The kernel's parameters.
-const APPEND: &str = "console=ttyS0 loglevel=3 panic=-1 random.trust_cpu=on \
-    apparmor=1 security=apparmor systemd.show_status=0 systemd.unified_cgroup_hierarchy=1";
+/// The kernel's parameters. It must not measure its timers: they come late
+/// where this machine is busy, and it would take them for broken.
+const APPEND: &str = "console=ttyS0 loglevel=3 panic=-1 random.trust_cpu=on no_timer_check \
+    systemd.show_status=0 systemd.unified_cgroup_hierarchy=1";
+
+/// What confines programs besides users and modes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Security {
+    /// Debian's own choice.
+    #[default]
+    AppArmor,
+    /// Which labels, but forbids nothing: our machine has no labels on its
+    /// files that a policy could judge by.
+    Selinux,
+}
+
+impl Security {
+    fn parameters(self) -> &'static str {
+        match self {
+            Self::AppArmor => "apparmor=1 security=apparmor",
+            Self::Selinux => "selinux=1 security=selinux enforcing=0",
+        }
+    }
+}
 
 /// A virtual machine and what it is for.
 #[derive(Debug, Clone)]
@@ -75,6 +106,8 @@ pub struct Vm {
     pub memory: u32,
     /// Who is PID 1.
     pub init: Init,
+    /// What confines.
+    pub security: Security,
 }
 
 impl Vm {
@@ -88,6 +121,7 @@ impl Vm {
             timeout: TIMEOUT,
             memory: 1024,
             init: Init::Busybox,
+            security: Security::default(),
         }
     }
 
@@ -130,7 +164,7 @@ impl Vm {
             .arg(kernel)
             .arg("-initrd")
             .arg(initramfs)
-            .args(["-append", APPEND])
+            .args(["-append", &format!("{APPEND} {}", self.security.parameters())])
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let mut child = qemu.spawn().context("unable to start qemu-system-x86_64")?;
@@ -178,7 +212,7 @@ impl Vm {
 }
 
 /// The command: without arguments all tests that belong into it, with `--smoke`
-/// a few.
+/// a few, with `--only` one part.
 pub fn main(arguments: &[String]) -> Result<()> {
     let mut vm = Vm::new("");
     vm.modules = MODULES.iter().map(ToString::to_string).collect();
@@ -186,6 +220,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--smoke" => return suites::smoke(),
+            "--only" => return suites::only(arguments.next().context("--only wants a name")?),
             "--file" => {
                 let pair = arguments.next().and_then(|pair| pair.split_once(':'));
                 let (host, guest) = pair.context("--file wants HOST:GUEST")?;
@@ -196,6 +231,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
                 vm.timeout = Duration::from_secs(seconds.context("--timeout wants seconds")?);
             }
             "--systemd" => vm.init = Init::Systemd,
+            "--selinux" => vm.security = Security::Selinux,
             "--" => vm.command = arguments.by_ref().cloned().collect::<Vec<_>>().join(" "),
             other => bail!("unknown argument {other}"),
         }

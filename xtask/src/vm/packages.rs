@@ -1,5 +1,5 @@
-//! A system of Debian packages for the virtual machine: systemd, D-Bus and
-//! AppArmor with the libraries that they need, unpacked and not installed.
+//! A system of Debian packages for the virtual machine: systemd, D-Bus, AppArmor
+//! and CRIU with the libraries that they need, unpacked and not installed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +10,23 @@ use anyhow::{Context as _, Result, bail};
 use crate::shell;
 
 /// What is wanted for itself.
-const WANTED: &[&str] =
-    &["systemd", "dbus", "dbus-bin", "dbus-daemon", "dbus-system-bus-common", "apparmor", "mount"];
+const WANTED: &[&str] = &[
+    "systemd",
+    "dbus",
+    "dbus-bin",
+    "dbus-daemon",
+    "dbus-system-bus-common",
+    "apparmor",
+    "criu",
+    "mount",
+];
+
+/// What makes a policy for SELinux.
+const POLICY: &[&str] = &["selinux-policy-default", "policycoreutils", "selinux-utils"];
+
+/// Says in an unpacked system what was wanted of it: when that changes, it is
+/// fetched anew.
+const RECORD: &str = "wanted";
 
 /// Parts of packages that a machine without people and udev does without.
 const LEFT_OUT: &[&str] = &[
@@ -36,18 +51,34 @@ pub fn directory() -> PathBuf {
 
 /// Fetches and unpacks what is not there yet.
 pub fn fetch() -> Result<()> {
-    let root = directory();
-    if root.exists() || std::env::consts::ARCH != "x86_64" {
+    if std::env::consts::ARCH != "x86_64" {
         return Ok(());
     }
-    let download = shell::target().join("vm/download-systemd");
+    system(&directory(), WANTED, |_| Ok(()))
+}
+
+/// A policy for SELinux, below the directory that this returns: made when it
+/// is first asked for, which takes some twenty seconds.
+pub fn policy() -> Result<PathBuf> {
+    let root = shell::target().join("vm/selinux");
+    system(&root, POLICY, build_policy)?;
+    Ok(root)
+}
+
+/// A system of packages, and what is to be done in it.
+fn system(root: &Path, wanted: &[&str], finish: fn(&Path) -> Result<()>) -> Result<()> {
+    let record = wanted.join("\n");
+    if fs::read_to_string(root.join(RECORD)).is_ok_and(|found| found == record) {
+        return Ok(());
+    }
+    let download = root.with_extension("download");
     let partial = root.with_extension("partial");
     for directory in [&download, &partial] {
         let _ = fs::remove_dir_all(directory);
         fs::create_dir_all(directory)
             .with_context(|| format!("unable to make {}", directory.display()))?;
     }
-    let packages = closure()?;
+    let packages = closure(wanted)?;
     println!("fetching {} packages for the virtual machine", packages.len());
     let mut apt = shell::program("apt-get", ["download", "--quiet=2"]);
     shell::run(apt.args(&packages).current_dir(&download))?;
@@ -61,9 +92,29 @@ pub fn fetch() -> Result<()> {
                 .with_context(|| format!("unable to remove {}", path.display()))?;
         }
     }
+    finish(&partial)?;
+    fs::write(partial.join(RECORD), record).context("unable to say what was fetched")?;
     // An interrupted run leaves no half of it.
-    fs::rename(&partial, &root).context("unable to rename the unpacked packages")?;
+    let _ = fs::remove_dir_all(root);
+    fs::rename(&partial, root).context("unable to rename the unpacked packages")?;
     fs::remove_dir_all(&download).context("unable to remove the packages")
+}
+
+/// Compiles Debian's policy of all its modules, as its package would when it
+/// is installed, and one of ours, in which there are containers.
+fn build_policy(root: &Path) -> Result<()> {
+    let modules = root.join("usr/share/selinux/default/.modules");
+    let list = fs::read_to_string(&modules)
+        .with_context(|| format!("unable to read {}", modules.display()))?;
+    fs::copy(shell::root().join("tests/selinux/container.cil"), root.join("container.cil"))
+        .context("unable to copy tests/selinux/container.cil")?;
+    println!("compiling a policy for SELinux");
+    let mut semodule = shell::program("chroot", [root]);
+    semodule.args(["/usr/sbin/semodule", "-X", "100", "-n", "-s", "default", "-i/container.cil"]);
+    semodule.args(
+        list.split_whitespace().map(|name| format!("-i/usr/share/selinux/default/{name}.pp.bz2")),
+    );
+    shell::run(&mut semodule)
 }
 
 /// Unpacks a package. Older ones have files in `/lib` and `/bin`, which are
@@ -88,8 +139,8 @@ fn unpack(package: &Path, root: &Path) -> Result<()> {
 }
 
 /// The packages wanted, and all libraries that they and those need.
-fn closure() -> Result<BTreeSet<String>> {
-    let mut found: BTreeSet<String> = WANTED.iter().map(|name| (*name).to_owned()).collect();
+fn closure(wanted: &[&str]) -> Result<BTreeSet<String>> {
+    let mut found: BTreeSet<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
     let mut fresh: Vec<String> = found.iter().cloned().collect();
     while !fresh.is_empty() {
         let without = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"];

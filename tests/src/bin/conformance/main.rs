@@ -10,21 +10,23 @@ mod images;
 mod report;
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use corten_tests::Machine;
 use corten_tests::machine::Settings;
-use corten_tests::{Daemon, Machine};
 
 use crate::report::Verdict;
 
 const USAGE: &str = "usage: cargo xtask conformance [--websocket] [--handler NAME] [--seed N] \
-    [--parallel N] [--focus RE]";
+    [--parallel N] [--focus RE] [--service]";
 
 /// How long all specs together may take; critest then tells what hangs.
 const PATIENCE: &str = "15m";
+/// The same in a virtual machine, which is emulated.
+const PATIENCE_EMULATED: &str = "90m";
 
 /// A critest of other sources than we pin: what it skips is not held against us.
 const ANOTHER: &str = "CORTEN_CRITEST";
@@ -37,6 +39,9 @@ struct Plan {
     seed: Option<u64>,
     parallel: Option<u32>,
     focus: Option<String>,
+    /// Against the service that is installed here, as the virtual machine has
+    /// it.
+    service: bool,
 }
 
 fn main() -> ExitCode {
@@ -59,6 +64,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Plan> {
             "--seed" => plan.seed = Some(value()?.parse().context(USAGE)?),
             "--parallel" => plan.parallel = Some(value()?.parse().context(USAGE)?),
             "--focus" => plan.focus = Some(value()?),
+            "--service" => plan.service = true,
             _ => bail!("{USAGE}"),
         }
     }
@@ -72,16 +78,27 @@ fn run(plan: &Plan) -> Result<()> {
         ..Settings::default()
     };
     let mut outcome = None;
-    Machine::run_with(settings, async |machine, daemon| {
-        let found = conform(plan, machine, daemon);
-        // Told before the machine is looked at: a spec that fails leaves things.
-        outcome = Some(found.and_then(|(verdict, took)| tell(plan, &verdict, took)));
-    });
+    // Told before the machine is looked at: a spec that fails leaves things.
+    let told = |found: Result<_>| found.and_then(|(verdict, took)| tell(plan, &verdict, took));
+    if plan.service {
+        Machine::run_as_service(settings, async |machine, service| {
+            outcome = Some(told(conform(plan, machine, service.socket(), || service.log())));
+        });
+    } else {
+        Machine::run_with(settings, async |machine, daemon| {
+            outcome = Some(told(conform(plan, machine, daemon.socket(), || daemon.log())));
+        });
+    }
     outcome.context("nothing was run")?
 }
 
 /// Runs critest: what it found, and how long it took.
-fn conform(plan: &Plan, machine: &Machine, daemon: &Daemon) -> Result<(Verdict, Duration)> {
+fn conform(
+    plan: &Plan,
+    machine: &Machine,
+    socket: &Path,
+    log_of_daemon: impl FnOnce() -> String,
+) -> Result<(Verdict, Duration)> {
     let by_digest = images::push(machine)?;
     let directory = plan.directory();
     fs::create_dir_all(&directory).context("unable to make a directory for the report")?;
@@ -93,7 +110,7 @@ fn conform(plan: &Plan, machine: &Machine, daemon: &Daemon) -> Result<(Verdict, 
     let mut critest = Command::new(program);
     critest
         .args(plan.arguments())
-        .arg(format!("-runtime-endpoint=unix://{}", daemon.socket().display()))
+        .arg(format!("-runtime-endpoint=unix://{}", socket.display()))
         .arg(format!("-ginkgo.json-report={}", report.display()))
         .env(xtask::tools::IMAGE_WITH_DIGEST, by_digest)
         .env("PATH", path()?)
@@ -105,7 +122,7 @@ fn conform(plan: &Plan, machine: &Machine, daemon: &Daemon) -> Result<(Verdict, 
     let start = Instant::now();
     critest.status().context("unable to start critest")?;
     let took = start.elapsed();
-    fs::write(directory.join("cortend.log"), daemon.log())?;
+    fs::write(directory.join("cortend.log"), log_of_daemon())?;
     let report = fs::read_to_string(&report)
         .with_context(|| format!("critest wrote no report; see {}", log.display()))?;
     let listed = fs::read_to_string(xtask::shell::root().join("tests/conformance.toml"))
@@ -124,6 +141,9 @@ impl Plan {
         if let Some(parallel) = self.parallel {
             name += &format!("-parallel{parallel}");
         }
+        if self.service {
+            name += "-service";
+        }
         name
     }
 
@@ -133,7 +153,8 @@ impl Plan {
     }
 
     fn arguments(&self) -> Vec<String> {
-        let mut arguments = vec![format!("-ginkgo.timeout={PATIENCE}"), "-ginkgo.no-color".into()];
+        let patience = if self.service { PATIENCE_EMULATED } else { PATIENCE };
+        let mut arguments = vec![format!("-ginkgo.timeout={patience}"), "-ginkgo.no-color".into()];
         if self.websocket {
             let streams = ["exec", "attach", "portforward"];
             arguments.extend(streams.map(|stream| format!("-websocket-{stream}")));

@@ -136,7 +136,8 @@ impl Verdict {
             }
             ("skipped" | "pending", None) => {
                 *self.not_run.entry("not asked for".to_owned()).or_default() += 1;
-                if all {
+                // What a focus leaves out says nothing; a spec that gives up says why.
+                if all || spec.failure.is_some() {
                     self.complaints.push(format!("did not run, and is not listed: {name}"));
                 }
             }
@@ -224,7 +225,11 @@ mod tests {
                 "listed, but there is none: group gone",
             ]
         );
-        // Of a part of the specs, others are not expected to run.
-        assert_eq!(verdict(&specs, false).complaints.len(), 2);
+        // Of a part of the specs, others are not expected to run; but one that
+        // was, and gave up, says why.
+        assert_eq!(verdict(&specs, false).complaints, found.complaints[..3]);
+        let left_out =
+            r#"{"ContainerHierarchyTexts":["group"],"LeafNodeText":"can","State":"skipped"}"#;
+        assert!(verdict(&[left_out.to_owned()], false).complaints.is_empty());
     }
 }
