@@ -14,8 +14,10 @@ const BUSYBOX: &str = "busybox_1.35.0.orig.tar.bz2";
 const BUSYBOX_SHA256: &str = "faeeb244c35a348a334f4a59e44626ee870fb07b6884d68c10ae8bc19f83a694";
 /// A package that lies beside it on every mirror of Debian.
 const BUSYBOX_PACKAGE: &str = "busybox-static";
+/// Where it lies.
+const BUSYBOX_POOL: &str = "b/busybox";
 /// Where to look when the machine's own mirror has no such file any more.
-const BUSYBOX_DIRECTORY: &str = "http://deb.debian.org/debian/pool/main/b/busybox";
+const DEBIAN: &str = "http://deb.debian.org/debian/pool/main";
 
 /// A static busybox whose shell runs the files of its container, never applets
 /// of its own, and which has all applets that critest runs.
@@ -35,7 +37,7 @@ pub fn busybox() -> Result<PathBuf> {
     let work = tools::directory().join("busybox.build");
     let _ = fs::remove_dir_all(&work);
     fs::create_dir_all(&work).context("unable to make a directory for busybox")?;
-    fetch_busybox(&work)?;
+    fetch(&work, BUSYBOX_POOL, BUSYBOX, BUSYBOX_SHA256)?;
     let mut tar = shell::program("tar", ["--extract", "--bzip2", "--strip-components=1"]);
     shell::run(tar.arg("--file").arg(work.join(BUSYBOX)).arg("--directory").arg(&work))?;
     quietly(shell::program("make", ["allnoconfig"]).current_dir(&work))?;
@@ -86,31 +88,36 @@ fn compiled(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Fetches the archive from the machine's mirror, by the machine's proxies.
-fn fetch_busybox(directory: &Path) -> Result<()> {
-    let mut places = Vec::new();
+/// Fetches an archive of sources that lies in this directory of Debian's pool
+/// (`b/busybox`), from the machine's mirror if that has it, by the machine's
+/// proxies.
+///
+/// # Errors
+/// If no mirror has it, or it is another file of that name.
+pub(crate) fn fetch(directory: &Path, pool: &str, name: &str, sha256: &str) -> Result<()> {
+    let mut mirrors = Vec::new();
     let asked = ["download", "--print-uris", BUSYBOX_PACKAGE];
     if let Ok(text) = shell::output(&mut shell::program("apt-get", asked)) {
-        places.extend(mirror(&text));
+        mirrors.extend(mirror(&text));
     }
-    places.push(BUSYBOX_DIRECTORY.to_owned());
-    for place in &places {
+    mirrors.push(DEBIAN.to_owned());
+    for mirror in &mirrors {
         let mut fetch = shell::program("/usr/lib/apt/apt-helper", ["download-file"]);
         fetch
-            .arg(format!("{place}/{BUSYBOX}"))
-            .arg(directory.join(BUSYBOX))
-            .arg(format!("SHA256:{BUSYBOX_SHA256}"));
+            .arg(format!("{mirror}/{pool}/{name}"))
+            .arg(directory.join(name))
+            .arg(format!("SHA256:{sha256}"));
         if quietly(&mut fetch).is_ok() {
             return Ok(());
         }
     }
-    bail!("unable to fetch {BUSYBOX} from {}", places.join(" or "))
+    bail!("unable to fetch {pool}/{name} from {}", mirrors.join(" or "))
 }
 
-/// The directory of a package, of `'http://…/name.deb' name.deb size digest`.
+/// The pool that a package lies in, of `'http://…/name.deb' name.deb size digest`.
 fn mirror(text: &str) -> Option<String> {
     let address = text.lines().last()?.strip_prefix('\'')?.split('\'').next()?;
-    Some(address.rsplit_once('/')?.0.to_owned())
+    Some(address.split_once("/pool/main/")?.0.to_owned() + "/pool/main")
 }
 
 /// Names of options, without what is said of them.
@@ -140,7 +147,7 @@ fn check(config: &Path, wanted: &str) -> Result<()> {
 }
 
 /// Runs a program, and shows what it printed only if it fails.
-fn quietly(command: &mut std::process::Command) -> Result<()> {
+pub(crate) fn quietly(command: &mut std::process::Command) -> Result<()> {
     let output = command.stdin(std::process::Stdio::null()).output();
     let output = output.with_context(|| format!("unable to start {}", shell::name(command)))?;
     if !output.status.success() {
@@ -158,10 +165,7 @@ mod tests {
     fn the_mirror_of_a_package() {
         let text = "'http://deb.debian.org/debian/pool/main/b/busybox/busybox-static_1_amd64.deb' \
             busybox-static_1_amd64.deb 928188 SHA256:3d3f\n";
-        assert_eq!(
-            mirror(text).as_deref(),
-            Some("http://deb.debian.org/debian/pool/main/b/busybox")
-        );
+        assert_eq!(mirror(text).as_deref(), Some("http://deb.debian.org/debian/pool/main"));
         assert_eq!(mirror(""), None);
     }
 

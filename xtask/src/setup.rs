@@ -32,11 +32,19 @@ const PACKAGES: &[(&str, &str)] = &[
 
 /// Those that the bench needs, beside what the peers are built with.
 const FOR_BENCH: &[&str] =
-    &["busybox-static", "containernetworking-plugins", "crun", "docker-registry", "iptables"];
+    &["busybox-static", "containernetworking-plugins", "docker-registry", "iptables"];
 
-/// What runc is built with, so that it has seccomp as a distribution's has.
-const FOR_PEERS: &[(&str, &str)] =
-    &[("libseccomp-dev", "/usr/include/seccomp.h"), ("pkg-config", "/usr/bin/pkg-config")];
+/// What runc and crun are built with, so that they have seccomp as a
+/// distribution's have.
+const FOR_PEERS: &[(&str, &str)] = &[
+    ("libcap-dev", "/usr/include/sys/capability.h"),
+    ("libseccomp-dev", "/usr/include/seccomp.h"),
+    ("libyajl-dev", "/usr/include/yajl/yajl_tree.h"),
+    ("make", "/usr/bin/make"),
+    ("pkg-config", "/usr/bin/pkg-config"),
+    // crun's sources make some of their files.
+    ("python3", "/usr/bin/python3"),
+];
 
 /// Those that the demo needs.
 const FOR_DEMO: &[&str] = &["busybox-static", "docker-registry", "nginx-light"];

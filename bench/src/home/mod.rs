@@ -95,6 +95,11 @@ impl Home {
         &self.cgroup
     }
 
+    /// The host and port of its registry.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
     /// The name of an image in its registry: `busybox`, `pause`.
     pub fn image(&self, name: &str) -> String {
         format!("{}/{name}:latest", self.registry)

@@ -68,6 +68,3 @@ SystemdCgroup = false
         monitors: &["containerd-shim-runc-v2"],
     })
 }
-
-/// Debian's crun.
-pub const CRUN: &str = "/usr/bin/crun";

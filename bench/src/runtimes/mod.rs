@@ -2,6 +2,7 @@
 
 pub mod containerd;
 pub mod corten;
+pub mod crio;
 mod recipe;
 mod subject;
 
@@ -26,14 +27,27 @@ pub enum Choice {
     ContainerdRunc,
     /// containerd over crun.
     ContainerdCrun,
+    /// CRI-O over crun.
+    CrioCrun,
     /// A runtime that somebody runs himself: a name and a socket.
     Socket(String, PathBuf),
 }
 
 impl Choice {
-    /// What the bench measures unless it is told otherwise.
-    pub const DEFAULT: &[Self] =
-        &[Self::Corten, Self::CortenCni, Self::ContainerdRunc, Self::ContainerdCrun];
+    /// What the bench measures unless it is told otherwise; of them, CRI-O
+    /// where there is one.
+    pub const DEFAULT: &[Self] = &[
+        Self::Corten,
+        Self::CortenCni,
+        Self::ContainerdRunc,
+        Self::ContainerdCrun,
+        Self::CrioCrun,
+    ];
+
+    /// Whether this machine has it, or can have it built.
+    pub fn is_to_be_had(&self) -> bool {
+        *self != Self::CrioCrun || xtask::peers::crio().is_some()
+    }
 
     /// As the report calls it.
     pub fn name(&self) -> &str {
@@ -42,6 +56,7 @@ impl Choice {
             Self::CortenCni => "corten+cni",
             Self::ContainerdRunc => "containerd+runc",
             Self::ContainerdCrun => "containerd+crun",
+            Self::CrioCrun => "cri-o+crun",
             Self::Socket(name, _) => name,
         }
     }
@@ -50,7 +65,9 @@ impl Choice {
     pub fn role(&self) -> Role {
         match self {
             Self::Corten | Self::CortenCni => Role::Corten,
-            Self::ContainerdRunc | Self::ContainerdCrun | Self::Socket(..) => Role::Peer,
+            Self::ContainerdRunc | Self::ContainerdCrun | Self::CrioCrun | Self::Socket(..) => {
+                Role::Peer
+            }
         }
     }
 
@@ -65,12 +82,14 @@ impl Choice {
             let image = image.context("--socket needs --image, which that runtime can pull")?;
             return Subject::of_others(name, socket, below, image).await;
         }
-        let home = Home::build(below, name, *self == Self::ContainerdCrun)?;
+        let over_crun = matches!(self, Self::ContainerdCrun | Self::CrioCrun);
+        let home = Home::build(below, name, over_crun)?;
         let recipe = match self {
             Self::Corten => corten::recipe(&home, name, false)?,
             Self::CortenCni => corten::recipe(&home, name, true)?,
             Self::ContainerdRunc => containerd::recipe(&home, name, &xtask::peers::build()?.runc)?,
-            Self::ContainerdCrun => containerd::recipe(&home, name, Path::new(containerd::CRUN))?,
+            Self::ContainerdCrun => containerd::recipe(&home, name, &xtask::peers::build()?.crun)?,
+            Self::CrioCrun => crio::recipe(&home, name, &xtask::peers::build()?.crun)?,
             Self::Socket(..) => unreachable!("it has no home"),
         };
         Subject::of_home(home, recipe).await
