@@ -16,6 +16,8 @@ const RUNC: &str = "github.com/opencontainers/runc";
 const CRUN: &str = "crun_1.21.orig.tar.gz";
 const CRUN_SHA256: &str = "4bfb700e764a4804a4de3ecf07753f4c391005356d60356df65d80ae0914c486";
 const CRUN_POOL: &str = "c/crun";
+/// Where it is kept: another version is another program.
+const CRUN_DIRECTORY: &str = "crun-1.21";
 
 /// Where the programs are.
 #[derive(Debug, Clone)]
@@ -50,11 +52,12 @@ fn containerd(name: &str, tags: &str, cgo: bool) -> Result<PathBuf> {
 }
 
 fn crun() -> Result<PathBuf> {
-    let program = tools::directory().join("crun");
-    let own = shell::root().join("xtask/src/peers.rs");
-    if tools::newer(&program, &[&own]) {
+    let directory = tools::directory().join(CRUN_DIRECTORY);
+    let program = directory.join("crun");
+    if program.exists() {
         return Ok(program);
     }
+    fs::create_dir_all(&directory).context("unable to make a directory for crun")?;
     let work = tools::directory().join("crun.build");
     let _ = fs::remove_dir_all(&work);
     fs::create_dir_all(&work).context("unable to make a directory for crun")?;
