@@ -79,7 +79,7 @@ plugin_dirs = ["{PLUGINS}"]
             "--config-dir".to_owned(),
             String::new(),
         ],
-        environment: vec![("CONTAINERS_REGISTRIES_CONF".to_owned(), text(&registries))],
+        environment: vec![("CONTAINER_REGISTRIES_CONF".to_owned(), text(&registries))],
         socket,
         monitors: &["conmon"],
     })

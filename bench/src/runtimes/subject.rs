@@ -200,6 +200,9 @@ impl Subject {
     /// A container that sleeps.
     pub fn container(&self, name: &str) -> Container {
         let mut container = Container::new(name, &self.image, &["sleep", "1000000"]);
+        if let Some(image) = &mut container.config.image {
+            image.user_specified_image.clone_from(&self.image);
+        }
         container.security().seccomp = runtime_default();
         container.linux().resources = Some(cri::LinuxContainerResources {
             cpu_shares: CPU_SHARES,
