@@ -100,14 +100,19 @@ impl Diagram<'_> {
             svg.line("grid", [x, top + HEAD - 2.0], [x, bottom]);
             svg.text("small faint", [x, bottom + 12.0], Anchor::Middle, &label(tick));
         }
-        let aim = place(self.aim);
-        svg.line("goal", [aim, top + HEAD - 4.0], [aim, bottom]);
+        let mut values = Vec::new();
         for (row, (look, median)) in self.bars.iter().enumerate() {
             let y = top + HEAD + row as f64 * BAR;
             let end = place(*median).max(start + 1.0);
             svg.text("", [start - 8.0, y + 11.5], Anchor::End, &look.title);
             svg.rect(&look.fill(), [start, y + 2.0], [end - start, BAR - 5.0]);
-            svg.text("small clear", [end + 5.0, y + 11.0], Anchor::Start, &number(median / parts));
+            values.push(([end + 5.0, y + 11.0], number(median / parts)));
+        }
+        let aim = place(self.aim);
+        svg.line("goal", [aim, top + HEAD - 4.0], [aim, bottom]);
+        // Last, since they are to be read.
+        for (place, value) in values {
+            svg.text("small clear", place, Anchor::Start, &value);
         }
     }
 }

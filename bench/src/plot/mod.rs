@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::report::{Report, Role};
+use crate::report::{Report, Role, Runtime};
 use svg::{Anchor, SERIES, Svg, width_of};
 
 /// Pixels from left to right.
@@ -59,13 +59,18 @@ struct Look {
     role: Role,
 }
 
-/// The runtimes of a report, ours first, in the colours of their roles.
+/// The runtimes of a report, ours first, in the colours of their roles. History
+/// of what was measured now as well is left to the tables.
 fn looks(report: &Report) -> Vec<Look> {
     // Two for Corten, one for the floor, the rest for peers.
     let mut next = [0, 2, 3];
     let mut looks = Vec::new();
+    let is_old = |runtime: &Runtime| {
+        let mut peers = report.runtimes.iter().filter(|peer| peer.role == Role::Peer);
+        runtime.role == Role::History && peers.any(|peer| kind(peer) == kind(runtime))
+    };
     for role in [Role::Corten, Role::Floor, Role::Peer, Role::History] {
-        for runtime in report.runtimes.iter().filter(|runtime| runtime.role == role) {
+        for runtime in report.runtimes.iter().filter(|it| it.role == role && !is_old(it)) {
             let slot = match role {
                 Role::Corten => &mut next[0],
                 Role::Floor => &mut next[1],
@@ -88,6 +93,12 @@ fn looks(report: &Report) -> Vec<Look> {
         }
     }
     looks
+}
+
+/// The runtime itself, whatever it runs over: `containerd` of
+/// `containerd 2.3.4+runc 1.5`.
+fn kind(runtime: &Runtime) -> &str {
+    runtime.name.split([' ', '+']).next().unwrap_or_default()
 }
 
 impl Look {

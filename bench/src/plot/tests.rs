@@ -22,6 +22,7 @@ fn sample() -> Report {
         ("containerd+runc", Role::Peer, 16.0),
         ("containerd+crun", Role::Peer, 12.0),
         ("CRI-O+crun", Role::History, 9.5),
+        ("containerd 2.3.4+runc 1.5", Role::History, 14.0),
         ("floor", Role::Floor, 0.6),
     ];
     for (name, role, factor) in runtimes {
@@ -65,6 +66,7 @@ fn pictures_are_written_and_nothing_leaves_them() {
             let outside = all.iter().find(|value| **value < 0.0 || **value > most);
             assert_eq!(outside, None, "{name}: {before}");
         }
+        assert!(!text.contains("containerd 2.3.4"), "{name}: it was measured now");
         assert!(!text.contains("NaN") && !text.contains("inf"), "{name}");
         assert!(text.contains("CRI-O+crun (history)") || name == "latency.svg", "{name}");
         assert!(text.contains("AMD EPYC 9B14 &lt;test&gt;"), "{name}");

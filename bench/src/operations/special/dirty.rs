@@ -17,11 +17,7 @@ const MEMORY_BYTES: i64 = 512 << 20;
 /// Measures it, runtimes in turns.
 pub async fn measure(report: &mut Report, subjects: &mut [&mut Subject]) {
     let kind = Kind { start: None, stop: keys::DIRTY_STOP, shape: &roomy };
-    for run in 0..RUNS {
-        for subject in &mut *subjects {
-            kind.live(report, subject, run, write).await;
-        }
-    }
+    kind.measure(report, subjects, RUNS, write).await;
 }
 
 fn roomy(subject: &Subject, name: &str) -> Result<(Pod, Vec<Container>)> {

@@ -57,14 +57,31 @@ struct Kind<'a> {
 }
 
 impl Kind<'_> {
-    /// One pod's life; `work` is done with it while it runs.
+    /// Pods of each runtime, in turns, until one fails; `work` is done with each
+    /// while it runs.
+    async fn measure(
+        &self,
+        report: &mut Report,
+        subjects: &mut [&mut Subject],
+        runs: usize,
+        work: impl AsyncFn(&Subject, &Running) -> Result<()>,
+    ) {
+        let mut well = vec![true; subjects.len()];
+        for run in 0..runs {
+            for (subject, well) in subjects.iter_mut().zip(&mut well).filter(|(_, well)| **well) {
+                *well = self.live(report, subject, run, &work).await;
+            }
+        }
+    }
+
+    /// One pod's life: whether it went well.
     async fn live(
         &self,
         report: &mut Report,
         subject: &mut Subject,
         run: usize,
         work: impl AsyncFn(&Subject, &Running) -> Result<()>,
-    ) {
+    ) -> bool {
         let lived = async |report: &mut Report, subject: &mut Subject| {
             let name = format!("{}-{run}", self.stop.0);
             let (pod, containers) = (self.shape)(subject, &name)?;
@@ -87,7 +104,7 @@ impl Kind<'_> {
             }
             Ok(())
         };
-        attempt(report, subject, self.start.unwrap_or(self.stop), None, PATIENCE, lived).await;
+        attempt(report, subject, self.start.unwrap_or(self.stop), None, PATIENCE, lived).await
     }
 }
 

@@ -24,8 +24,8 @@ pub async fn measure(report: &mut Report, subjects: &mut [&mut Subject]) {
     for subject in subjects.iter_mut().filter(|subject| subject.is_at_home()) {
         let make = async |_: &mut Report, subject: &mut Subject| make(subject);
         let made = attempt(report, subject, keys::MOUNTS_START, None, PATIENCE, make).await;
-        for run in 0..if made { RUNS } else { 0 } {
-            kind.live(report, subject, run, nothing).await;
+        if made {
+            kind.measure(report, &mut [&mut **subject], RUNS, nothing).await;
         }
         let remove = async |_: &mut Report, subject: &mut Subject| remove(subject);
         attempt(report, subject, keys::MOUNTS_STOP, None, PATIENCE, remove).await;
