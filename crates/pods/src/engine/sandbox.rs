@@ -13,7 +13,7 @@ use super::namespaces::Namespaces;
 use super::{Inner, blocking, realtime_ns};
 use crate::error::{Error, Kind, Result};
 use crate::record::SandboxRecord;
-use crate::shim::Shim;
+use crate::shim::{Shim, Started};
 use crate::state::{Next, SandboxEvent, SandboxState};
 use crate::stats::CpuRate;
 use crate::table::{Claim, Made, Sandbox};
@@ -131,11 +131,14 @@ impl Inner {
             record.network_intended = networked;
             record.netns = (!host_network).then(|| self.namespaces.path(&sandbox.id));
         })?;
-        let namespaces = Arc::new(self.make_namespaces(sandbox).await?);
+        // The shim first: what takes longest is that its program begins.
+        let (shim, namespaces) =
+            tokio::join!(biased; self.start_shim(sandbox), self.make_namespaces(sandbox));
+        let (shim, namespaces) = (shim?, Arc::new(namespaces?));
         let network = async { if networked { self.attach_network(sandbox).await } else { Ok(()) } };
-        let shim = self.prepare_shim(sandbox, &namespaces);
+        let shim = self.prepare_shim(sandbox, &shim, &namespaces);
         let files = self.write_sandbox_files(sandbox);
-        let (network, shim, files) = tokio::join!(network, shim, files);
+        let (shim, network, files) = tokio::join!(biased; shim, network, files);
         network?;
         files?;
         let shim = shim?;
@@ -162,10 +165,21 @@ impl Inner {
         if self.uses_cni(sandbox) { self.journal.save_sandbox(sandbox) } else { Ok(()) }
     }
 
-    /// Starts the shim, hands it the pod's namespaces, and settles these.
+    /// Starts the shim. Its pid is written down with what comes next; a daemon
+    /// that starts before that looks for a shim of this sandbox anyhow.
+    async fn start_shim(&self, sandbox: &Sandbox) -> Result<Started> {
+        let dir = self.journal.sandbox_dir(&sandbox.id);
+        let own_group = sandbox.record.borrow().scope.is_none();
+        let started = self.shims.start(&sandbox.id, &dir, own_group).await?;
+        sandbox.record.send_modify(|record| record.shim_pid = Some(started.pid));
+        Ok(started)
+    }
+
+    /// Hands the pod's namespaces to the shim, and settles them.
     async fn prepare_shim(
         self: &Arc<Self>,
         sandbox: &Sandbox,
+        started: &Started,
         namespaces: &Arc<Namespaces>,
     ) -> Result<Shim> {
         let settle = {
@@ -173,19 +187,22 @@ impl Inner {
             let config = sandbox.config.clone();
             blocking(move || namespaces.settle(&config, &inner.node.policy))
         };
-        let (shim, settled) = tokio::join!(self.start_shim(sandbox, namespaces), settle);
+        let handed = self.hand_namespaces(sandbox, started, namespaces);
+        let scope = self.start_scope(sandbox, started.pid);
+        let (shim, scope, settled) = tokio::join!(biased; handed, scope, settle);
+        let shim = shim.map_err(|error| started.explain(error))?;
+        scope?;
         settled?;
-        shim
+        Ok(shim)
     }
 
-    /// Starts the shim and hands it the pod's namespaces.
-    async fn start_shim(&self, sandbox: &Sandbox, namespaces: &Namespaces) -> Result<Shim> {
-        let dir = self.journal.sandbox_dir(&sandbox.id);
-        let scope = sandbox.record.borrow().scope.clone();
-        let started = self.shims.start(&sandbox.id, &dir, scope.is_none()).await?;
-        // Written down with what comes next; a daemon that starts before that
-        // looks for a shim of this sandbox anyhow.
-        sandbox.record.send_modify(|record| record.shim_pid = Some(started.pid));
+    /// All of it is said at once, while the shim's program is being loaded.
+    async fn hand_namespaces(
+        &self,
+        sandbox: &Sandbox,
+        started: &Started,
+        namespaces: &Namespaces,
+    ) -> Result<Shim> {
         let (flags, fds) = namespaces.for_frame();
         let root = namespaces.root_ids;
         let request = Request::Sandbox {
@@ -195,18 +212,10 @@ impl Inner {
             shm_gid: root.1,
             shm_label: self.shared_label(sandbox),
         };
-        // All of it is said at once, while the program is still being loaded.
-        let hand_over = async {
-            let shim = Shim::open(&sandbox.id, &started.socket, self.news.clone())?;
-            let (greeted, taken) = tokio::join!(biased; shim.greet(), shim.call(&request, &fds));
-            greeted?;
-            expect_done("hand over the namespaces", taken?.0)?;
-            Ok(shim)
-        };
-        let scope = self.start_scope(sandbox, started.pid);
-        let (shim, scope) = tokio::join!(hand_over, scope);
-        let shim = shim.map_err(|error| started.explain(error))?;
-        scope?;
+        let shim = Shim::open(&sandbox.id, &started.socket, self.news.clone())?;
+        let (greeted, taken) = tokio::join!(biased; shim.greet(), shim.call(&request, &fds));
+        greeted?;
+        expect_done("hand over the namespaces", taken?.0)?;
         Ok(shim)
     }
 

@@ -4,4 +4,4 @@ mod client;
 mod start;
 
 pub use client::{Shim, ShimNews};
-pub use start::ShimProgram;
+pub use start::{ShimProgram, Started};
