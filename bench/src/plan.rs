@@ -17,7 +17,7 @@ const LARGE: u32 = 300;
 /// Runs of each operation on a single pod.
 const RUNS: usize = 30;
 const RUNS_QUICK: usize = 10;
-/// Up to this many pods, crowds are made several times.
+/// Up to this many pods, crowds (not one pod alone) are made several times.
 const SMALL: u32 = 50;
 /// How often that is.
 const ROUNDS: usize = 3;
@@ -97,7 +97,7 @@ impl Plan {
 
     /// How often a crowd of this size is made.
     pub fn rounds(&self, pods: u32) -> usize {
-        if pods <= SMALL { ROUNDS.min(self.runs()) } else { 1 }
+        if (2..=SMALL).contains(&pods) { ROUNDS.min(self.runs()) } else { 1 }
     }
 
     /// Whether a runtime is measured with so many pods.

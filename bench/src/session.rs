@@ -1,6 +1,8 @@
 //! One run of the bench, from the first home to the last.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -132,6 +134,8 @@ impl Session {
     }
 }
 
+/// Says what is measured next, and how much time has passed.
 fn progress(what: &str) {
-    eprintln!("bench: {what}");
+    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    eprintln!("bench: {:>4} s: {what}", BEGUN.elapsed().as_secs());
 }

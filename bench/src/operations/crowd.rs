@@ -16,7 +16,7 @@ use crate::runtimes::{Running, Subject};
 
 const CONCURRENCY: usize = 8;
 /// Until what was begun in the background is done.
-const SETTLE: Duration = Duration::from_secs(2);
+const SETTLE: Duration = Duration::from_secs(1);
 /// How long the use of the processor is watched.
 const IDLE: Duration = Duration::from_secs(30);
 /// With how many pods it is.
@@ -26,6 +26,8 @@ const PATIENCE_FOR_POD: Duration = Duration::from_millis(1500);
 const PATIENCE: Duration = Duration::from_secs(180);
 /// How often a daemon is killed and started with pods.
 const RESTARTS: usize = 5;
+/// Between two of these.
+const PAUSE: Duration = Duration::from_millis(300);
 /// How long its first whole list may take.
 const PATIENCE_FOR_LIST: Duration = Duration::from_secs(60);
 
@@ -117,7 +119,7 @@ async fn standing(report: &mut Report, subject: &mut Subject, extent: Extent) ->
         }
         let took = ms(begun.elapsed());
         note(report, subject, keys::RESTART, Some(pods), Unit::Milliseconds, [took]);
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(PAUSE).await;
     }
     Ok(())
 }
