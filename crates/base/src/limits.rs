@@ -57,8 +57,12 @@ pub const EXIT_RECORDS_BYTES_MAX: usize = 64 << 20;
 /// (CVE-2022-1708).
 pub const EXEC_OUTPUT_BYTES_MAX: usize = 16 << 20;
 
-/// Bytes of a gRPC message, either way (what the kubelet accepts).
+/// Bytes of a gRPC message that a client may send (and what the kubelet accepts).
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a gRPC message that we send: who asks for a list in one message
+/// gets it, and decides by itself how much it takes. The metrics of a pod with
+/// one container have 25 kB.
+pub const GRPC_ANSWER_BYTES_MAX: usize = 128 << 20;
 
 /// Bytes of an image manifest or index.
 pub const MANIFEST_BYTES_MAX: usize = 4 << 20;

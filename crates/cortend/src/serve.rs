@@ -97,6 +97,10 @@ pub fn run(config: Config) -> Result<(), Error> {
     // users, whatever the shell or unit that started us wanted.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     corten_kernel::process::share_heaps();
+    if let Err(error) = corten_kernel::process::raise_descriptors_limit() {
+        // It serves as many pods as it can.
+        tracing::warn!("{error}");
+    }
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(life(config))
 }
 

@@ -1,7 +1,7 @@
 //! Long lists as streams: every item once, in messages of a moderate size.
 //!
-//! A list in one message breaks at the kubelet's 16 MB, at about 11,000
-//! containers. Here an item is translated when its message is sent, so that a
+//! A list in one message breaks at the kubelet's 16 MB: at about 11,000
+//! containers, but of metrics at about 650 pods of one container. Here an item is translated when its message is sent, so that a
 //! slow client holds one message in memory, and not the list.
 
 use corten_api::cri;

@@ -26,7 +26,9 @@ use corten_api::corten::corten_server::CortenServer;
 use corten_api::cri::CgroupDriver;
 use corten_api::cri::image_service_server::ImageServiceServer;
 use corten_api::cri::runtime_service_server::RuntimeServiceServer;
-use corten_base::limits::{GRPC_MESSAGE_BYTES_MAX, GRPC_STREAMS_MAX, GRPC_WINDOW_BYTES};
+use corten_base::limits::{
+    GRPC_ANSWER_BYTES_MAX, GRPC_MESSAGE_BYTES_MAX, GRPC_STREAMS_MAX, GRPC_WINDOW_BYTES,
+};
 use corten_pods::Engine;
 use corten_store::Store;
 use tokio::net::UnixListener;
@@ -90,7 +92,7 @@ where
         ($service:expr) => {
             $service
                 .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(GRPC_ANSWER_BYTES_MAX)
         };
     }
     let mut streams = JoinSet::new();

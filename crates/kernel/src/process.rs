@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, WaitOptions, WaitStatus, getrlimit, setrlimit,
+};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{Context, Error, Result};
@@ -43,6 +45,17 @@ pub fn share_heaps() {
 /// Few enough to be shared, enough that threads seldom wait for each other.
 #[cfg(target_env = "gnu")]
 const HEAPS: libc::c_int = 2;
+
+/// Lets this process have as many descriptors as it may: each pod takes one,
+/// and where nobody says otherwise the soft limit is 1024.
+pub fn raise_descriptors_limit() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return Ok(());
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+        .context("raise", || "the limit of open descriptors")
+}
 
 /// A descriptor of a running process, or of an ended one not yet waited for.
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
@@ -200,6 +213,15 @@ mod tests {
         assert_eq!(reap(pid).unwrap(), End::Killed(libc::SIGTERM));
         assert_eq!(pidfd_send_signal(&pidfd, 0), Err(Errno::SRCH));
         assert_eq!(reap(pid).unwrap_err().errno, Errno::CHILD);
+    }
+
+    #[test]
+    fn the_limit_of_descriptors_is_raised() {
+        let limit = getrlimit(Resource::Nofile);
+        let one_less = limit.maximum.map(|maximum| maximum - 1);
+        setrlimit(Resource::Nofile, Rlimit { current: one_less, ..limit }).unwrap();
+        raise_descriptors_limit().unwrap();
+        assert_eq!(getrlimit(Resource::Nofile).current, limit.maximum);
     }
 
     #[test]

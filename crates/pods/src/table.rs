@@ -134,6 +134,8 @@ struct Maps {
     sandbox_keys: HashMap<SandboxKey, SandboxId>,
     containers: BTreeMap<ContainerId, Arc<Container>>,
     container_keys: HashMap<ContainerKey, ContainerId>,
+    /// The containers of each sandbox that has any, in the order in which they came.
+    members: HashMap<SandboxId, Vec<Arc<Container>>>,
 }
 
 /// All sandboxes and containers.
@@ -167,6 +169,7 @@ impl Table {
             return Claim::Taken(there.clone());
         }
         maps.container_keys.insert(key, container.id.clone());
+        maps.members.entry(container.sandbox.id.clone()).or_default().push(container.clone());
         maps.containers.insert(container.id.clone(), container.clone());
         Claim::New
     }
@@ -185,6 +188,12 @@ impl Table {
     pub fn forget_container(&self, container: &Container) {
         let mut maps = self.lock();
         maps.containers.remove(&container.id);
+        if let Some(members) = maps.members.get_mut(&container.sandbox.id) {
+            members.retain(|member| member.id != container.id);
+            if members.is_empty() {
+                maps.members.remove(&container.sandbox.id);
+            }
+        }
         let key = container.key();
         if maps.container_keys.get(&key) == Some(&container.id) {
             maps.container_keys.remove(&key);
@@ -213,15 +222,37 @@ impl Table {
 
     /// The containers of a sandbox.
     pub fn containers_of(&self, sandbox: &SandboxId) -> Vec<Arc<Container>> {
-        let maps = self.lock();
-        maps.containers.values().filter(|c| c.sandbox.id == *sandbox).cloned().collect()
+        self.lock().members.get(sandbox).cloned().unwrap_or_default()
+    }
+
+    /// Containers among which are all whose id begins so, in sandboxes whose id
+    /// begins so. Kubelets give whole ids: then nothing else is looked at.
+    pub fn containers_like(&self, id: &str, sandbox: &str) -> Vec<Arc<Container>> {
+        match (id.parse(), sandbox.parse()) {
+            (Ok(id), _) => self.container(&id).into_iter().collect(),
+            (_, Ok(sandbox)) => self.containers_of(&sandbox),
+            (Err(_), Err(_)) => self.containers(),
+        }
+    }
+
+    /// Sandboxes among which are all whose id begins so.
+    pub fn sandboxes_like(&self, id: &str) -> Vec<Arc<Sandbox>> {
+        match id.parse() {
+            Ok(id) => self.sandbox(&id).into_iter().collect(),
+            Err(_) => self.sandboxes(),
+        }
     }
 
     /// A sandbox by id, or by an unambiguous beginning of one; a solo one also
-    /// by name.
+    /// by name. Only a whole id is found without looking at all of them: it is
+    /// what kubelets give, with every request.
     pub fn find_sandbox(&self, namespace: &Namespace, text: &str) -> Result<Arc<Sandbox>> {
         let maps = self.lock();
         let here = |sandbox: &&Arc<Sandbox>| sandbox.namespace == *namespace;
+        let whole = text.parse::<SandboxId>().ok().and_then(|id| maps.sandboxes.get(&id));
+        if let Some(sandbox) = whole.filter(here) {
+            return Ok(sandbox.clone());
+        }
         let named = maps
             .sandboxes
             .values()
@@ -235,10 +266,14 @@ impl Table {
     }
 
     /// A container by id, or by an unambiguous beginning of one; a solo one
-    /// also by name.
+    /// also by name. See [`Table::find_sandbox`].
     pub fn find_container(&self, namespace: &Namespace, text: &str) -> Result<Arc<Container>> {
         let maps = self.lock();
         let here = |container: &&Arc<Container>| container.sandbox.namespace == *namespace;
+        let whole = text.parse::<ContainerId>().ok().and_then(|id| maps.containers.get(&id));
+        if let Some(container) = whole.filter(here) {
+            return Ok(container.clone());
+        }
         let named = maps
             .containers
             .values()

@@ -54,12 +54,12 @@ impl Directory {
         self.path.join(file).exists()
     }
 
-    /// Makes the group; one that is there already is fine.
-    pub fn make(&self) -> std::result::Result<(), Errno> {
+    /// Makes the group; one that is there already is fine. Whether it is new.
+    pub fn make(&self) -> std::result::Result<bool, Errno> {
         match fs::create_dir(&self.path) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
             Err(error) => match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
-                Errno::EXIST => Ok(()),
+                Errno::EXIST => Ok(false),
                 errno => Err(errno),
             },
         }
@@ -96,9 +96,15 @@ impl Directory {
 
     /// The whole file, without the newline at its end.
     pub fn read(&self, file: &str) -> Result<String> {
+        self.read_by(file, Reads::UntilShort)
+    }
+
+    fn read_by(&self, file: &str, reads: Reads) -> Result<String> {
         let what = || format!("{file} of {}", self.path.display());
-        let bytes = File::open(self.path.join(file)).and_then(read_all).context("read", what)?;
-        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        let opened = File::open(self.path.join(file));
+        let bytes = opened.and_then(|file| read_all(file, reads)).context("read", what)?;
+        let mut text = String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         text.truncate(text.trim_end().len());
         Ok(text)
     }
@@ -156,7 +162,7 @@ impl Directory {
 
     /// The processes right in this group; none when it is not there.
     pub fn pids(&self) -> Result<Vec<i32>> {
-        match self.read("cgroup.procs") {
+        match self.read_by("cgroup.procs", Reads::UntilEmpty) {
             Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
             Err(error) if matches!(error.errno, Errno::NOENT | Errno::NODEV) => Ok(Vec::new()),
             Err(error) => Err(error),
@@ -179,13 +185,29 @@ impl Directory {
 /// hundreds of them.
 const FILE_BYTES: usize = 4096;
 
-fn read_all(mut file: File) -> std::io::Result<Vec<u8>> {
+/// When a file has been read to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    /// When a read gives less than there is room for: the kernel makes the text
+    /// of such a file at once, and gives all of it that fits.
+    UntilShort,
+    /// When a read gives nothing: a list is made line by line, and a read may
+    /// end with any of them.
+    UntilEmpty,
+}
+
+fn read_all(mut file: File, reads: Reads) -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; FILE_BYTES];
     let mut length = 0;
     loop {
         match file.read(&mut bytes[length..]) {
             Ok(0) => break,
-            Ok(count) => length += count,
+            Ok(count) => {
+                length += count;
+                if reads == Reads::UntilShort && length < bytes.len() {
+                    break;
+                }
+            }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -1,5 +1,7 @@
 //! What a group has used.
 
+use std::sync::OnceLock;
+
 use super::file::{Directory, keyed};
 use super::group::Group;
 use super::hierarchy::Controller;
@@ -96,8 +98,6 @@ pub struct Hugepages {
     pub usage: u64,
     /// The most that were ever in use, where the kernel keeps it.
     pub peak: Option<u64>,
-    /// Bytes that may be; `None` for no limit.
-    pub limit: Option<u64>,
 }
 
 /// One disk.
@@ -302,41 +302,48 @@ fn pids(group: &Group) -> Result<Option<Pids>> {
 
 fn hugepages(group: &Group) -> Result<Vec<Hugepages>> {
     let old = group.controller_v1(Controller::Hugetlb);
-    let (usage, limit, peak) = match old {
-        Some(_) => ("usage_in_bytes", "limit_in_bytes", Some("max_usage_in_bytes")),
-        None => ("current", "max", None),
+    let (usage, peak) = match old {
+        Some(_) => ("usage_in_bytes", Some("max_usage_in_bytes")),
+        None => ("current", None),
     };
     let Some(directory) = old.or_else(|| group.controller_v2(Controller::Hugetlb)) else {
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
     for size in page_sizes() {
-        let Some(used) = directory.read_optional(&format!("hugetlb.{size}.{usage}"))? else {
-            continue;
+        let read = |file: &str| -> Result<Option<u64>> {
+            let text = directory.read_optional(&format!("hugetlb.{size}.{file}"))?;
+            Ok(text.as_deref().map(number))
         };
-        let limit = directory.read(&format!("hugetlb.{size}.{limit}"))?.parse().ok();
-        let limit = limit.filter(|bytes| *bytes < V1_UNLIMITED);
         let peak = match peak {
-            Some(file) => directory.read_optional(&format!("hugetlb.{size}.{file}"))?,
+            Some(file) => read(file)?,
             None => None,
         };
-        let peak = peak.as_deref().map(number);
-        found.push(Hugepages { page_size: size, usage: number(&used), peak, limit });
+        // What never had any has none: nearly all groups.
+        let usage = if peak == Some(0) { peak } else { read(usage)? };
+        let Some(usage) = usage else { continue };
+        found.push(Hugepages { page_size: size.clone(), usage, peak });
     }
     Ok(found)
 }
 
 /// The sizes of huge pages of this machine, as the files of groups name them.
-fn page_sizes() -> Vec<String> {
-    let Ok(listing) = std::fs::read_dir("/sys/kernel/mm/hugepages") else { return Vec::new() };
-    let size = |name: String| {
-        let kilobytes = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-        Some(size_name(kilobytes))
-    };
-    let names = listing.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut sizes: Vec<String> = names.filter_map(size).collect();
-    sizes.sort_unstable();
-    sizes
+/// They are those of its processor, and do not change.
+fn page_sizes() -> &'static [String] {
+    static SIZES: OnceLock<Vec<String>> = OnceLock::new();
+    SIZES.get_or_init(|| {
+        let Ok(listing) = std::fs::read_dir("/sys/kernel/mm/hugepages") else {
+            return Vec::new();
+        };
+        let size = |name: String| {
+            let kilobytes = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+            Some(size_name(kilobytes))
+        };
+        let names = listing.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut sizes: Vec<String> = names.filter_map(size).collect();
+        sizes.sort_unstable();
+        sizes
+    })
 }
 
 fn size_name(kilobytes: u64) -> String {

@@ -130,6 +130,48 @@ fn memory(limit: i64, swap: i64) -> Resources {
 const MIB: i64 = 1 << 20;
 
 #[test]
+fn cpusets_below_ours_have_processors_as_they_are_made() {
+    let scene = Scene::new();
+    let outer = scene.create("a", &Resources::default());
+    // On v2 a group without any of its own has those of its parent.
+    let Some(outer) = outer.controller_v1(Controller::Cpuset) else { return };
+    let inner = outer.child("b");
+    assert!(inner.make().unwrap(), "it is new");
+    assert!(!inner.make().unwrap(), "it was there");
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let all = outer.read(file).unwrap();
+        assert!(!all.is_empty(), "{file}");
+        assert_eq!(inner.read(file).unwrap(), all, "{file}");
+    }
+    let group = scene.create("a/b/c", &Resources::default());
+    let innermost = group.controller_v1(Controller::Cpuset).unwrap();
+    assert_eq!(innermost.read("cpuset.cpus").unwrap(), outer.read("cpuset.cpus").unwrap());
+}
+
+#[test]
+fn lists_of_processes_are_read_to_their_end() {
+    let scene = Scene::new();
+    let group = scene.create("many", &Resources::default());
+    let entry = group.entry().unwrap();
+    // More lines than one read gives.
+    let count = 800;
+    let script = format!("for i in $(seq {count}); do sleep 1000 & done; wait");
+    let _guest = Guest::start(&entry, &script);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while group.pids().unwrap().len() <= count {
+        assert!(Instant::now() < deadline, "{} processes", group.pids().unwrap().len());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(group.counted_pids().unwrap().len(), count + 1);
+    // So many take their time to end.
+    group.kill(Signal::KILL).unwrap();
+    while !group.pids().unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "they do not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn made_with_parents_listed_and_removed_with_children() {
     let scene = Scene::new();
     let group = scene.create("pod/one", &Resources::default());
@@ -206,9 +248,12 @@ fn huge_pages_are_limited() {
     let page = HugepageLimit { page_size: "2MB".into(), limit: 4 << 20 };
     let resources = Resources { hugepage_limits: vec![page], ..Resources::default() };
     let group = scene.create("one", &resources);
+    let limit =
+        scene.file(&group, Controller::Hugetlb, "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max");
+    assert_eq!(limit, (4u64 << 20).to_string());
     let stats = group.stats().unwrap();
     let found = stats.hugepages.iter().find(|one| one.page_size == "2MB");
-    assert_eq!(found.and_then(|one| one.limit), Some(4 << 20));
+    assert_eq!(found.map(|one| one.usage), Some(0));
 }
 
 #[test]

@@ -11,17 +11,33 @@ use crate::{Context as _, Error, Result};
 /// Larger limits of memory are shown by the kernel as this or more.
 const UNLIMITED: i64 = -1;
 
+/// Files without which a cpuset takes no process.
+const CPUSET_FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+
 /// Makes a group and its parents in one hierarchy.
 pub(super) fn make(hierarchy: &Old, path: &str) -> Result<()> {
-    let cpuset = hierarchy.controllers.contains(&Controller::Cpuset);
-    if !cpuset {
-        return make_plain(hierarchy, path);
+    if !hierarchy.controllers.contains(&Controller::Cpuset) {
+        return make_plain(hierarchy, path).map(drop);
+    }
+    let leaf = Directory::new(&hierarchy.mount, path);
+    // Mostly the parents are there already, and pass their processors on.
+    let made = leaf.make();
+    if made.is_ok() && has_processors(&leaf)? {
+        return Ok(());
     }
     let mut parent = Directory::new(&hierarchy.mount, "");
     for end in part_ends(path) {
         let directory = Directory::new(&hierarchy.mount, &path[..end]);
-        directory.make().context("make", || format!("cgroup {}", directory.path().display()))?;
-        for file in ["cpuset.cpus", "cpuset.mems"] {
+        let new = directory
+            .make()
+            .context("make", || format!("cgroup {}", directory.path().display()))?;
+        if new || (end == path.len() && made == Ok(true)) {
+            // Groups below get processors and memory as they are made: each
+            // write of them later makes the scheduler look at all cpusets of
+            // the machine. A kernel that does not take it only costs more.
+            let _ = directory.try_write("cgroup.clone_children", "1");
+        }
+        for file in CPUSET_FILES {
             inherit(&parent, &directory, file)?;
         }
         parent = directory;
@@ -30,7 +46,7 @@ pub(super) fn make(hierarchy: &Old, path: &str) -> Result<()> {
 }
 
 /// Mostly the parents are there already, or all but the last.
-fn make_plain(hierarchy: &Old, path: &str) -> Result<()> {
+fn make_plain(hierarchy: &Old, path: &str) -> Result<bool> {
     let directory = Directory::new(&hierarchy.mount, path);
     let made = match (directory.make(), path.rsplit_once('/')) {
         (Err(Errno::NOENT), Some((parent, _))) if !parent.is_empty() => {
@@ -40,6 +56,15 @@ fn make_plain(hierarchy: &Old, path: &str) -> Result<()> {
         (made, _) => made,
     };
     made.context("make", || format!("cgroup {}", directory.path().display()))
+}
+
+fn has_processors(cpuset: &Directory) -> Result<bool> {
+    for file in CPUSET_FILES {
+        if cpuset.read(file)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Where each prefix of a path ends: of `/a/b`, 2 and 4.

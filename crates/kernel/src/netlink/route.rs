@@ -22,6 +22,10 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
+const AF_INET6: u16 = 10;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -119,6 +123,19 @@ pub fn hairpin(name: &str) -> Message {
     message.text(IFLA_IFNAME, name).nested(IFLA_LINKINFO, |info| {
         info.text(IFLA_INFO_SLAVE_KIND, "bridge").nested(IFLA_INFO_SLAVE_DATA, |data| {
             data.byte(IFLA_BRPORT_MODE, 1);
+        });
+    });
+    message
+}
+
+/// Keeps the kernel from giving a link that is still down (or has no other end
+/// yet) an IPv6 address of its own.
+pub fn no_own_address(name: &str) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, 0, &link_header(0, false))
+        .does("make", format!("the link {name} one without an IPv6 address of its own"));
+    message.text(IFLA_IFNAME, name).nested(IFLA_AF_SPEC, |families| {
+        families.nested(AF_INET6, |v6| {
+            v6.byte(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
         });
     });
     message

@@ -102,6 +102,17 @@ pub(super) fn mac(address: std::net::IpAddr) -> route::Mac {
     mac
 }
 
+/// The address that every IPv6 link has by itself, as the kernel makes it of the
+/// hardware address.
+pub(super) fn link_local(mac: route::Mac) -> std::net::IpAddr {
+    let [a, b, c, d, e, f] = mac;
+    let half = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    let mut bytes = [0; 16];
+    bytes[..2].copy_from_slice(&[0xfe, 0x80]);
+    bytes[8..].copy_from_slice(&half);
+    bytes.into()
+}
+
 fn gateway_mac(subnets: &[IpNet]) -> route::Mac {
     subnets.first().map_or([2, 0xc0, 0, 0, 0, 1], |subnet| mac(subnet.host(1)))
 }

@@ -35,6 +35,10 @@ use crate::{
 
 /// Name of the pod's link.
 const POD_LINK: &str = "eth0";
+/// Bits of a link's own IPv6 address that are the same on all links.
+const LINK_LOCAL_PREFIX: u8 = 64;
+/// What the names of the host's ends begin with.
+const HOST_LINKS: &str = "ctn";
 
 /// How the bridge is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,7 +197,7 @@ impl Shared {
         let host_link = host_link(&request.sandbox);
         let mut socket = Socket::open(Family::Route)?;
         self.connect(&mut socket, &host_link, netns, mac)?;
-        self.configure(netns, &ips)?;
+        self.configure(netns, &ips, mac)?;
         let ports: Vec<_> =
             request.ports.iter().filter(|port| port.host_port != 0).cloned().collect();
         let addresses: Vec<IpAddr> = ips.iter().map(|ip| ip.address).collect();
@@ -228,7 +232,13 @@ impl Shared {
                 peer_mac: mac,
             };
             tries += 1;
-            match socket.request(vec![route::create_veth(&pair), route::hairpin(host_link)]) {
+            let mut messages = vec![route::create_veth(&pair), route::hairpin(host_link)];
+            if self.has_ipv6() {
+                // A port of a bridge needs no address, and each would be one
+                // more route for the host.
+                messages.push(route::no_own_address(host_link));
+            }
+            match socket.request(messages) {
                 // An earlier attempt for this sandbox got this far.
                 Err(error) if error.errno == Errno::EXIST && tries < 3 => {
                     delete_link(socket, host_link)?;
@@ -244,12 +254,20 @@ impl Shared {
     }
 
     /// Addresses and routes, inside the pod.
-    fn configure(&self, netns: &OwnedFd, ips: &[IpNet]) -> Result<()> {
+    fn configure(&self, netns: &OwnedFd, ips: &[IpNet], mac: route::Mac) -> Result<()> {
         let mut inside = in_network_namespace(netns.as_fd(), || Socket::open(Family::Route))?;
         let index = route::link_index(&mut inside, POD_LINK)?
             .ok_or(Errno::NODEV)
             .context("find", || "eth0 in the pod")?;
-        let mut messages = vec![route::link_up(index)];
+        let mut messages = Vec::new();
+        if self.has_ipv6() {
+            // The kernel would ask all pods whether one has the same.
+            messages.push(route::no_own_address(POD_LINK));
+        }
+        messages.push(route::link_up(index));
+        if self.has_ipv6() {
+            messages.push(route::add_address(index, device::link_local(mac), LINK_LOCAL_PREFIX));
+        }
         for ip in ips {
             messages.push(route::add_address(index, ip.address, ip.prefix));
         }
@@ -346,8 +364,18 @@ impl Shared {
         let index = device::prepare(socket, &self.settings, &self.subnets)?;
         let BridgeSettings { table, name, .. } = &self.settings;
         rules::apply(&mut netfilter, table, name, &self.subnets)?;
+        if self.has_ipv6()
+            && let Err(error) = rules::quieten(&mut netfilter, table, HOST_LINKS)
+        {
+            // A kernel without nf_tables for bridges: only dearer.
+            tracing::debug!(%error, "what pods say to all goes to all pods");
+        }
         *ready = Some(index);
         Ok(index)
+    }
+
+    fn has_ipv6(&self) -> bool {
+        self.subnets.iter().any(|subnet| subnet.address.is_ipv6())
     }
 
     fn leases(&self) -> MutexGuard<'_, Leases> {
@@ -368,7 +396,7 @@ fn open(netns: &Path) -> Result<OwnedFd> {
 /// The host's end of a pod's link. The name follows from the sandbox, so that
 /// a second attempt meets the first one's link.
 fn host_link(sandbox: &SandboxId) -> String {
-    format!("ctn{}", &sandbox.as_str()[..12])
+    format!("{HOST_LINKS}{}", &sandbox.as_str()[..12])
 }
 
 fn delete_link(socket: &mut Socket, name: &str) -> Result<()> {

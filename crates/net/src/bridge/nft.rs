@@ -13,6 +13,8 @@ use crate::IpNet;
 /// `NFPROTO_INET`: the table sees IPv4 and IPv6.
 const NFPROTO_INET: u8 = 1;
 const NFPROTO_IPV4: u8 = 2;
+/// `NFPROTO_BRIDGE`: the table sees what bridges pass on.
+const NFPROTO_BRIDGE: u8 = 7;
 const NFPROTO_IPV6: u8 = 10;
 
 const NLM_F_EXCL: u16 = 0x200;
@@ -46,6 +48,15 @@ mod datatype {
     pub const IPV6: u32 = 8;
     pub const PROTOCOL: u32 = 12;
     pub const PORT: u32 = 13;
+}
+
+/// What a table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    /// Packets of IPv4 and IPv6 that this machine routes, or is an end of.
+    Inet,
+    /// Frames on all bridges.
+    Bridge,
 }
 
 /// Where a chain hangs in the kernel's path of packets.
@@ -138,6 +149,10 @@ pub(super) enum Expression {
     Redirect(Version),
     /// Rewrite the source to that of the outgoing link.
     Masquerade,
+    /// Go on where the packet comes in by a link whose name begins so.
+    InputBegins(&'static str),
+    /// Go on with a message of ICMPv6 of a type from the first to the last.
+    Icmp6Within(u8, u8),
     /// Drop the packet.
     Drop,
 }
@@ -180,6 +195,17 @@ impl Expression {
             }),
             Self::Redirect(version) => redirect(list, *version),
             Self::Masquerade => expression(list, "masq", |_| {}),
+            Self::InputBegins(prefix) => {
+                load_meta(list, 6, 8);
+                compare(list, 8, 0, prefix.as_bytes());
+            }
+            Self::Icmp6Within(first, last) => {
+                load_meta(list, 16, 8);
+                compare(list, 8, 0, &[58]);
+                load_payload(list, 2, 0, 1, 8);
+                compare(list, 8, 5, &[*first]);
+                compare(list, 8, 3, &[*last]);
+            }
             Self::Drop => expression(list, "immediate", |data| {
                 data.big_endian(1, 0).nested(2, |value| {
                     value.nested(2, |verdict| {
@@ -210,7 +236,7 @@ fn load_payload(list: &mut Message, base: u32, offset: u32, bytes: u32, register
     });
 }
 
-/// `operator` 0 is equal, 1 is not equal.
+/// `operator` 0 is equal, 1 is not equal, 3 is at most, 5 is at least.
 fn compare(list: &mut Message, register: u32, operator: u32, value: &[u8]) {
     expression(list, "cmp", |data| {
         data.big_endian(1, register).big_endian(2, operator).nested(3, |wanted| {
@@ -271,7 +297,15 @@ pub(super) fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 fn message(command: u16, flags: u16) -> Message {
-    Message::new(10 << 8 | command, flags, &[NFPROTO_INET, 0, 0, 0])
+    message_in(Family::Inet, command, flags)
+}
+
+fn message_in(family: Family, command: u16, flags: u16) -> Message {
+    let number = match family {
+        Family::Inet => NFPROTO_INET,
+        Family::Bridge => NFPROTO_BRIDGE,
+    };
+    Message::new(10 << 8 | command, flags, &[number, 0, 0, 0])
 }
 
 /// Asks for the table; ENOENT when there is none.
@@ -282,17 +316,17 @@ pub(super) fn get_table(table: &str) -> Message {
 }
 
 /// Makes the table where it is not there.
-pub(super) fn add_table(table: &str) -> Message {
-    let mut message =
-        message(NFT_MSG_NEWTABLE, NLM_F_CREATE).does("make", format!("nft table {table}"));
+pub(super) fn add_table(family: Family, table: &str) -> Message {
+    let mut message = message_in(family, NFT_MSG_NEWTABLE, NLM_F_CREATE)
+        .does("make", format!("nft table {table}"));
     message.text(1, table).big_endian(2, 0);
     message
 }
 
 /// Makes a chain where it is not there.
-pub(super) fn add_chain(table: &str, chain: &str, hook: Hook) -> Message {
-    let mut message =
-        message(NFT_MSG_NEWCHAIN, NLM_F_CREATE).does("make", format!("nft chain {table} {chain}"));
+pub(super) fn add_chain(family: Family, table: &str, chain: &str, hook: Hook) -> Message {
+    let mut message = message_in(family, NFT_MSG_NEWCHAIN, NLM_F_CREATE)
+        .does("make", format!("nft chain {table} {chain}"));
     message.text(1, table).text(3, chain).nested(4, |place| {
         place.big_endian(1, hook.number).big_endian(2, hook.priority as u32);
     });
@@ -302,16 +336,16 @@ pub(super) fn add_chain(table: &str, chain: &str, hook: Hook) -> Message {
 }
 
 /// Removes all rules of a chain.
-pub(super) fn flush_chain(table: &str, chain: &str) -> Message {
+pub(super) fn flush_chain(family: Family, table: &str, chain: &str) -> Message {
     let mut message =
-        message(NFT_MSG_DELRULE, 0).does("empty", format!("nft chain {table} {chain}"));
+        message_in(family, NFT_MSG_DELRULE, 0).does("empty", format!("nft chain {table} {chain}"));
     message.text(1, table).text(2, chain);
     message
 }
 
 /// Adds a rule at the end of a chain.
-pub(super) fn add_rule(table: &str, chain: &str, rule: &[Expression]) -> Message {
-    let mut message = message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND)
+pub(super) fn add_rule(family: Family, table: &str, chain: &str, rule: &[Expression]) -> Message {
+    let mut message = message_in(family, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND)
         .does("add", format!("a rule to nft chain {table} {chain}"));
     message.text(1, table).text(2, chain).nested(4, |list| {
         for expression in rule {

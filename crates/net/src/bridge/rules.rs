@@ -3,7 +3,7 @@
 use corten_kernel::Errno;
 use corten_kernel::netlink::{Message, Socket};
 
-use super::nft::{self, Expression, Hook, KEY, Version};
+use super::nft::{self, Expression, Family, Hook, KEY, Version};
 use crate::{IpNet, Result};
 
 const NF_INET_PRE_ROUTING: u32 = 0;
@@ -51,7 +51,7 @@ pub(super) fn apply(
     bridge: &str,
     subnets: &[IpNet],
 ) -> Result<()> {
-    let mut messages = vec![nft::add_table(table)];
+    let mut messages = vec![nft::add_table(Family::Inet, table)];
     for (id, (version, bound)) in (1..).zip(MAPS) {
         messages.push(nft::add_map(table, map_name(version, bound), version, bound, id));
     }
@@ -63,17 +63,44 @@ pub(super) fn apply(
         (LEAVING, Hook { kind: "nat", number: NF_INET_POST_ROUTING, priority: PRIORITY_SOURCE }),
     ];
     for (chain, hook) in chains {
-        messages.push(nft::add_chain(table, chain, hook));
-        messages.push(nft::flush_chain(table, chain));
+        messages.push(nft::add_chain(Family::Inet, table, chain, hook));
+        messages.push(nft::flush_chain(Family::Inet, table, chain));
     }
     rules(&mut messages, table, bridge, subnets);
+    Ok(socket.transaction(messages)?)
+}
+
+/// Keeps to itself what every new pod says to all others by itself: that it
+/// listens to its own multicast groups (which a bridge without snooping has no
+/// use for), and a question for routers (of which there are none but us). Each
+/// would be copied to every pod, and take the machine longer than all else of a
+/// pod where there are a thousand.
+pub(super) fn quieten(socket: &mut Socket, table: &str, links: &'static str) -> Result<()> {
+    /// `NF_BR_PRE_ROUTING`
+    const HOOK: u32 = 0;
+    let hook = Hook { kind: "filter", number: HOOK, priority: PRIORITY_RAW };
+    let mut messages = vec![
+        nft::add_table(Family::Bridge, table),
+        nft::add_chain(Family::Bridge, table, GUARD, hook),
+        nft::flush_chain(Family::Bridge, table, GUARD),
+    ];
+    // Reports of listeners, those that end, questions for routers; then reports
+    // of the second version.
+    for (first, last) in [(131, 133), (143, 143)] {
+        let rule = [
+            Expression::InputBegins(links),
+            Expression::Icmp6Within(first, last),
+            Expression::Drop,
+        ];
+        messages.push(nft::add_rule(Family::Bridge, table, GUARD, &rule));
+    }
     Ok(socket.transaction(messages)?)
 }
 
 fn rules(messages: &mut Vec<Message>, table: &str, bridge: &str, subnets: &[IpNet]) {
     let loopback = IpNet { address: [127, 0, 0, 0].into(), prefix: 8 };
     let mut add = |chain: &str, rule: &[Expression]| {
-        messages.push(nft::add_rule(table, chain, rule));
+        messages.push(nft::add_rule(Family::Inet, table, chain, rule));
     };
     // The bridge accepts loopback addresses for the sake of host ports on
     // 127.0.0.1; a pod that sends to such an address is up to no good.

@@ -45,6 +45,50 @@ fn pods_reach_each_other_and_the_world() {
     });
 }
 
+/// What a link has received and sent, in packets.
+fn carried(host: &Host, netns: &OwnedFd, name: &str) -> (u64, u64) {
+    let count = || {
+        let mut socket = Socket::open(Family::Route)?;
+        corten_kernel::netlink::link_counters(&mut socket, netns.as_fd())
+    };
+    let links = inside(&host.net, || count().unwrap());
+    let link = links.into_iter().find(|link| link.name == name).unwrap();
+    (link.received.packets, link.sent.packets)
+}
+
+#[test]
+fn what_new_pods_say_to_all_reaches_no_other() {
+    const OTHERS: usize = 8;
+    Host::run(async |host| {
+        let bridge = bridge(host);
+        let (first, _) = attached(host, &bridge, &[]).await;
+        let mut others = Vec::new();
+        for _ in 0..OTHERS {
+            others.push(attached(host, &bridge, &[]).await);
+        }
+        for (pod, at) in &others {
+            // Its reports, and its first question for routers.
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while carried(host, &pod.namespaces.net, POD_LINK).1 < 3 {
+                assert!(Instant::now() < deadline, "it is silent");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            // It has an address of the link, though nobody was asked for it.
+            let own = device::link_local(device::mac(at.ips[0].address));
+            let addresses = inside(&pod.namespaces.net, || {
+                let mut socket = Socket::open(Family::Route).unwrap();
+                route::addresses(&mut socket).unwrap()
+            });
+            let of_link = |address: &IpAddr| address.to_string().starts_with("fe80:");
+            let of_link: Vec<_> = addresses.iter().map(|each| each.1).filter(of_link).collect();
+            assert_eq!(of_link, [own]);
+        }
+        // The bridge and its port say something, too, once.
+        let (heard, _) = carried(host, &first.namespaces.net, POD_LINK);
+        assert!(heard < OTHERS as u64, "the first pod heard {heard}");
+    });
+}
+
 #[test]
 fn host_ports_lead_to_pods_from_everywhere() {
     Host::run(async |host| {

@@ -23,7 +23,7 @@ impl Engine {
     /// Those that fit, oldest first.
     pub fn sandboxes(&self, ns: &Namespace, filter: &SandboxFilter) -> Vec<SandboxView> {
         let mut views = Vec::new();
-        for sandbox in self.inner.table.sandboxes() {
+        for sandbox in self.inner.table.sandboxes_like(&filter.id) {
             if sandbox.namespace != *ns || !sandbox.id.as_str().starts_with(&filter.id) {
                 continue;
             }
@@ -51,7 +51,7 @@ impl Engine {
     /// Those that fit, oldest first.
     pub fn containers(&self, ns: &Namespace, filter: &ContainerFilter) -> Vec<ContainerView> {
         let mut views = Vec::new();
-        for container in self.inner.table.containers() {
+        for container in self.inner.table.containers_like(&filter.id, &filter.sandbox) {
             if container.sandbox.namespace != *ns
                 || !container.id.as_str().starts_with(&filter.id)
                 || !container.sandbox.id.as_str().starts_with(&filter.sandbox)

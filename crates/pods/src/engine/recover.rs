@@ -92,6 +92,7 @@ impl Inner {
                 .map_err(|error| Error::internal(format!("unable to load {table}: {error}")))
         };
         let mut returned = HashMap::new();
+        let known: HashSet<_> = found.containers.iter().map(|there| there.id.clone()).collect();
         for (id, bytes) in load(SANDBOXES)? {
             match record::decode::<SandboxRecord>(&id, &bytes) {
                 Ok(sandbox) if self.table.sandbox(&sandbox.id).is_none() => {
@@ -121,7 +122,7 @@ impl Inner {
                     found.containers.push(container);
                 }
                 None if found.damaged.contains(&container.id) => found.containers.push(container),
-                None if found.containers.iter().any(|there| there.id == container.id) => {}
+                None if known.contains(&container.id) => {}
                 // The daemon died before the removal was committed.
                 None => self.journal.forget_durable(CONTAINERS, &id),
             }

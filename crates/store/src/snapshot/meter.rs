@@ -94,11 +94,15 @@ impl Meter {
             }
         }
         self.shared.start(&mut state, Pace::Quick);
+        // Of those before, none is missing: each is looked at once, however
+        // often we are woken.
+        let mut from = 0;
         loop {
             let known = |id| state.known.get(id);
             let missing = |id| known(id).is_some_and(|known| known.queued && known.last.is_none());
+            from += ids[from..].iter().take_while(|id| !missing(id)).count();
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || !ids.iter().any(missing) {
+            if left.is_zero() || from == ids.len() {
                 return ids.iter().map(|id| known(id).and_then(|known| known.last)).collect();
             }
             let waited = self.shared.changed.wait_timeout(state, left);
