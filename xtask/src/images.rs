@@ -101,17 +101,19 @@ pub(crate) fn fetch(directory: &Path, pool: &str, name: &str, sha256: &str) -> R
         mirrors.extend(mirror(&text));
     }
     mirrors.push(DEBIAN.to_owned());
-    for mirror in &mirrors {
-        let mut fetch = shell::program("/usr/lib/apt/apt-helper", ["download-file"]);
-        fetch
-            .arg(format!("{mirror}/{pool}/{name}"))
-            .arg(directory.join(name))
-            .arg(format!("SHA256:{sha256}"));
-        if quietly(&mut fetch).is_ok() {
-            return Ok(());
+    shell::fetch(|| {
+        for mirror in &mirrors {
+            let mut helper = shell::program("/usr/lib/apt/apt-helper", ["download-file"]);
+            helper
+                .arg(format!("{mirror}/{pool}/{name}"))
+                .arg(directory.join(name))
+                .arg(format!("SHA256:{sha256}"));
+            if quietly(&mut helper).is_ok() {
+                return Ok(());
+            }
         }
-    }
-    bail!("unable to fetch {pool}/{name} from {}", mirrors.join(" or "))
+        bail!("unable to fetch {pool}/{name} from {}", mirrors.join(" or "))
+    })
 }
 
 /// The pool that a package lies in, of `'http://…/name.deb' name.deb size digest`.

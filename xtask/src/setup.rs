@@ -105,10 +105,10 @@ fn install(missing: &[&str]) -> Result<()> {
         return Ok(());
     }
     println!("installing {}", missing.join(" "));
-    apt_update()?;
-    let mut apt = shell::program("apt-get", ["install", "--yes", "--no-install-recommends"]);
-    apt.args(missing).env("DEBIAN_FRONTEND", "noninteractive");
-    without_services(missing, || shell::run(&mut apt))
+    shell::apt_update()?;
+    let mut apt = shell::apt(["install", "--yes", "--no-install-recommends"]);
+    apt.args(missing);
+    without_services(missing, || shell::fetch(|| shell::run(&mut apt)))
 }
 
 /// Installs without starting what packages bring as services: the tests run
@@ -135,10 +135,6 @@ fn without_services(packages: &[&str], install: impl FnOnce() -> Result<()>) -> 
     Ok(())
 }
 
-fn apt_update() -> Result<()> {
-    shell::run(&mut shell::program("apt-get", ["update", "--quiet=2"]))
-}
-
 /// Targets of the compiler. Without rustup, what is missing is passed over:
 /// the build and the tests say what they do without.
 fn targets(wanted: &[&str]) -> Result<()> {
@@ -150,7 +146,7 @@ fn targets(wanted: &[&str]) -> Result<()> {
             eprintln!("xtask: no target {target}, and no rustup to add it");
             continue;
         }
-        shell::run(&mut shell::program("rustup", ["target", "add", target]))?;
+        shell::fetch(|| shell::run(&mut shell::program("rustup", ["target", "add", target])))?;
     }
     Ok(())
 }
@@ -174,10 +170,10 @@ fn kernel() -> Result<()> {
     fs::create_dir_all(&download).context("unable to make target/vm/download")?;
     let package = match kernel_package() {
         Ok(package) => package,
-        Err(_) => apt_update().and_then(|()| kernel_package())?,
+        Err(_) => shell::apt_update().and_then(|()| kernel_package())?,
     };
     println!("fetching {package}");
-    shell::run(shell::program("apt-get", ["download", &package]).current_dir(&download))?;
+    shell::apt_download(&[package], &download)?;
     let archive = fs::read_dir(&download)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -62,6 +63,48 @@ pub fn output(command: &mut Command) -> Result<String> {
         bail!("{} failed: {}", name(command), output.status);
     }
     String::from_utf8(output.stdout).with_context(|| format!("{} printed no text", name(command)))
+}
+
+/// Pauses before something is fetched once more.
+const FETCH_PAUSES: [Duration; 3] =
+    [Duration::from_secs(3), Duration::from_secs(15), Duration::from_secs(45)];
+
+/// Does what needs a server somewhere, and does it again when it fails: mirrors
+/// and registries are away for a moment now and then.
+pub fn fetch<T>(mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    for pause in FETCH_PAUSES {
+        match work() {
+            Ok(fetched) => return Ok(fetched),
+            Err(error) => eprintln!("xtask: {error:#}; once more in {} s", pause.as_secs()),
+        }
+        std::thread::sleep(pause);
+    }
+    work()
+}
+
+/// `apt-get`, which asks its mirrors again itself, and waits for others who
+/// install.
+pub fn apt<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command =
+        program("apt-get", ["-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=300"]);
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// Brings the lists of Debian's packages up to date.
+pub fn apt_update() -> Result<()> {
+    fetch(|| run(&mut apt(["update", "--quiet=2"])))
+}
+
+/// Puts Debian packages into a directory, as files. Lists that are too old
+/// name what mirrors have no more.
+pub fn apt_download(packages: &[String], directory: &Path) -> Result<()> {
+    let mut download = apt(["download", "--quiet=2"]);
+    download.args(packages).current_dir(directory);
+    match run(&mut download) {
+        Ok(()) => Ok(()),
+        Err(_) => apt_update().and_then(|()| fetch(|| run(&mut download))),
+    }
 }
 
 /// Whether a program is to be had.

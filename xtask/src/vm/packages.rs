@@ -78,10 +78,9 @@ fn system(root: &Path, wanted: &[&str], finish: fn(&Path) -> Result<()>) -> Resu
         fs::create_dir_all(directory)
             .with_context(|| format!("unable to make {}", directory.display()))?;
     }
-    let packages = closure(wanted)?;
+    let packages: Vec<String> = closure(wanted)?.into_iter().collect();
     println!("fetching {} packages for the virtual machine", packages.len());
-    let mut apt = shell::program("apt-get", ["download", "--quiet=2"]);
-    shell::run(apt.args(&packages).current_dir(&download))?;
+    shell::apt_download(&packages, &download)?;
     for entry in fs::read_dir(&download)? {
         unpack(&entry?.path(), &partial)?;
     }

@@ -47,7 +47,7 @@ const FIREWALL: [&str; 3] = [
 ];
 
 /// When a machine that shares its processors with others is given up.
-const SMOKE: Duration = Duration::from_secs(400);
+const SMOKE: Duration = Duration::from_secs(900);
 
 /// Specs whose outcome hangs on the kernel, on systemd's cgroups, or on
 /// AppArmor; the others are the same everywhere.
