@@ -323,4 +323,4 @@ pub fn log_path(pod: &Pod, container: &Container) -> PathBuf {
 }
 
 /// How long a call may hang before a test gives up on it.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(180);

@@ -1,11 +1,13 @@
 //! A program in a terminal, and who sits before it.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
+use corten_kernel::stream::read_some;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
@@ -17,6 +19,8 @@ pub struct Terminal {
     master: OwnedFd,
     child: Child,
     shown: Arc<Mutex<String>>,
+    /// Puts on the screen what comes.
+    reader: JoinHandle<()>,
 }
 
 impl Terminal {
@@ -30,6 +34,8 @@ impl Terminal {
                 .expect("a terminal");
         rustix::pty::grantpt(&master).expect("a terminal");
         rustix::pty::unlockpt(&master).expect("a terminal");
+        // Before there is a program that could ask.
+        set_size(&master, rows, columns);
         let name = rustix::pty::ptsname(&master, Vec::new()).expect("its name");
         let slave = rustix::fs::open(
             &*name,
@@ -48,19 +54,16 @@ impl Terminal {
         inside.stdin(duplicate()).stdout(duplicate()).stderr(duplicate());
         let child = inside.spawn().expect("the program can be run");
         let shown = Arc::<Mutex<String>>::default();
-        let (screen, mut output) =
-            (shown.clone(), File::from(master.try_clone().expect("a duplicate")));
+        let (screen, output) = (shown.clone(), master.try_clone().expect("a duplicate"));
         // Ends when nobody has the other side any more.
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = output.read(&mut buffer) {
+            while let Ok(count @ 1..) = read_some(&output, &mut buffer) {
                 let text = String::from_utf8_lossy(&buffer[..count]);
                 screen.lock().expect("no reader panics").push_str(&text);
             }
         });
-        let terminal = Self { master, child, shown };
-        terminal.resize(rows, columns);
-        terminal
+        Self { master, child, shown, reader }
     }
 
     /// Makes it larger or smaller.
@@ -68,8 +71,7 @@ impl Terminal {
     /// # Panics
     /// If it is gone.
     pub fn resize(&self, rows: u16, columns: u16) {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(&self.master, size).expect("it has a size");
+        set_size(&self.master, rows, columns);
     }
 
     /// Types.
@@ -104,13 +106,19 @@ impl Terminal {
         .await;
     }
 
-    /// Waits for the program's end: its exit code.
+    /// Waits for the program's end, and until all that it said is shown: its
+    /// exit code.
     ///
     /// # Panics
     /// If it does not end.
     pub async fn exit_code(&mut self) -> Option<i32> {
         let child = &mut self.child;
-        until("the program ends", async || child.try_wait().expect("it can be asked")).await.code()
+        let ended = async || child.try_wait().expect("it can be asked");
+        let status = until("the program ends", ended).await;
+        let reader = &self.reader;
+        let read = async || reader.is_finished().then_some(());
+        until("its last words are shown", read).await;
+        status.code()
     }
 }
 
@@ -123,4 +131,9 @@ impl Drop for Terminal {
         }
         let _ = self.child.wait();
     }
+}
+
+fn set_size(master: &OwnedFd, rows: u16, columns: u16) {
+    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(master, size).expect("it has a size");
 }

@@ -195,7 +195,7 @@ async fn life(machine: &Machine, daemon: &Daemon, crictl: &Tool) {
     let image = machine.image("busybox");
     let config = pod(machine, "one", &json!([]));
     let pod_file = crictl.file("pod.json", &config);
-    let script = "echo to-stdout; echo to-stderr >&2; trap 'exit 7' TERM; sleep 1000 & wait";
+    let script = "trap 'exit 7' TERM; echo to-stdout; echo to-stderr >&2; sleep 1000 & wait";
     let mut main = container("main", &image, &["/bin/sh", "-c", script]);
     main["envs"] = json!([{ "key": "COLOUR", "value": "rust" }]);
     main["labels"] = json!({ "part": "main" });

@@ -3,11 +3,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use corten_api::cri::{NamespaceMode, PortForwardRequest};
 use corten_tests::images::PAGE;
 use corten_tests::machine::Machine;
+use corten_tests::poll::PATIENCE;
 use corten_tests::tool::Tool;
 use corten_tests::{Client, Daemon, Scene, until};
 
@@ -48,7 +48,7 @@ impl Forwarded {
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream
     }
 
@@ -245,7 +245,7 @@ impl Socket {
         let rest = url.strip_prefix("http://").expect("an absolute URL");
         let (host, path) = rest.split_once('/').expect("a path");
         let mut stream = TcpStream::connect(host).expect("somebody listens");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let request = format!(
             "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\

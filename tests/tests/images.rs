@@ -248,7 +248,9 @@ fn a_pull_ends_at_its_clients_deadline() {
         let mut request = tonic::Request::new(request);
         request.set_timeout(std::time::Duration::from_secs(2));
         let error = client.images.pull_image(request).await.unwrap_err();
-        assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+        // On a busy machine our own clock may be the first, and it says so.
+        let ours = error.code() == Code::Cancelled && error.message().contains("Timeout expired");
+        assert!(ours || error.code() == Code::DeadlineExceeded, "{error:?}");
         assert!(list(&mut client).await.is_empty());
     });
 }

@@ -24,8 +24,12 @@ fn figures_processes_and_limits() {
         assert!(corten.run(&["stats", "--no-stream"]).contains("busy"));
         assert!(corten.fails(&["stats", "nobody"]).contains("nobody"));
 
-        let processes = corten.run(&["top", "busy"]);
-        assert!(processes.contains("sleep 1234") && processes.contains("yes"), "{processes}");
+        // Both begin as the shell.
+        until("they are what they become", async || {
+            let processes = corten.run(&["top", "busy"]);
+            (processes.contains("sleep 1234") && processes.contains("yes")).then_some(())
+        })
+        .await;
         let first = &corten.json(&["inspect", "busy"])[0]["pid"];
         assert_eq!(corten.json(&["top", "-o", "json", "busy"])[0]["pid"], *first);
 

@@ -232,12 +232,12 @@ mod tests {
         poll.add(&read, 7, Interest::READ).unwrap();
         assert!(wait(&poll, Duration::ZERO).is_empty());
         rustix::io::write(&write, b"x").unwrap();
-        let all = wait(&poll, Duration::from_secs(10));
+        let all = wait(&poll, Duration::from_secs(120));
         assert_eq!((all.len(), all[0].token, all[0].readable, all[0].hung_up), (1, 7, true, false));
         poll.modify(&read, 7, Interest::NONE).unwrap();
         assert!(wait(&poll, Duration::ZERO).is_empty());
         drop(write);
-        assert!(wait(&poll, Duration::from_secs(10))[0].hung_up);
+        assert!(wait(&poll, Duration::from_secs(120))[0].hung_up);
         poll.remove(&read).unwrap();
         assert!(wait(&poll, Duration::ZERO).is_empty());
     }
@@ -248,7 +248,7 @@ mod tests {
         poll.add(&waker, 1, Interest::READ).unwrap();
         waker.wake();
         waker.wake();
-        assert_eq!(wait(&poll, Duration::from_secs(10)).len(), 1);
+        assert_eq!(wait(&poll, Duration::from_secs(120)).len(), 1);
         waker.reset();
         assert!(wait(&poll, Duration::ZERO).is_empty());
     }
@@ -265,7 +265,7 @@ mod tests {
             assert!(wait(&poll, Duration::ZERO).is_empty());
             // SAFETY: as above.
             unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGUSR2) };
-            assert_eq!(wait(&poll, Duration::from_secs(10)).len(), 1);
+            assert_eq!(wait(&poll, Duration::from_secs(120)).len(), 1);
             signals.drain();
             assert!(wait(&poll, Duration::ZERO).is_empty());
         })

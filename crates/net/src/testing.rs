@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use crate::{NamespacePool, NetworkRequest, PodNamespaces};
 
 /// How long a connection may take before a test fails.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A machine that exists for one test. The code of the test runs inside its
 /// network namespace.

@@ -211,7 +211,7 @@ fn layers_hide_and_show_each_other() {
     }
     assert!(std::fs::write(at(&view, "x"), "").is_err());
     std::fs::write(at(&snapshot.mount, "written"), vec![1; 50_000]).unwrap();
-    let patience = std::time::Duration::from_secs(30);
+    let patience = std::time::Duration::from_secs(120);
     let usage = fixture.store().snapshotter().usages(&[id(1)], patience)[0].unwrap().usage;
     assert!(usage.bytes >= 50_000, "{usage:?}");
     assert_eq!(fixture.store().snapshotter().list(), [id(1)]);
@@ -304,7 +304,7 @@ impl Userns {
         let child = Command::new("unshare").args(["--user", "sleep", "60"]).spawn().unwrap();
         let this = Self(child);
         let own = std::fs::read_link("/proc/self/ns/user").unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while std::fs::read_link(this.path("ns/user")).unwrap() == own {
             assert!(Instant::now() < deadline);
             std::thread::yield_now();

@@ -1,12 +1,13 @@
 //! Registries that break off, refuse, lie, or send us elsewhere.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use corten_base::Reference;
 use corten_store::Store;
 
-use super::made::{Made, images, made, namespace, nothing_left};
+use super::made::{Made, images, made, namespace, nothing_left, with_patience};
 use super::server::{Answer, Asked, Server};
 use crate::{Auth, Images, ImagesConfig, Proxies, PullError, PullErrorKind, Secret};
 
@@ -22,13 +23,23 @@ async fn pull(images: &Images, server: &Server, auth: Option<Auth>) -> Result<()
 async fn against(
     change: impl Fn(&Made, &Asked, usize, Answer) -> Answer + Send + Sync + 'static,
 ) -> (Result<(), PullError>, Server) {
-    let (dir, made) = (tempfile::tempdir().unwrap(), made());
+    let dir = tempfile::tempdir().unwrap();
+    let images = images(dir.path());
+    with(dir.path(), images, change).await
+}
+
+/// Likewise, with images of the test's own.
+async fn with(
+    dir: &Path,
+    images: Images,
+    change: impl Fn(&Made, &Asked, usize, Answer) -> Answer + Send + Sync + 'static,
+) -> (Result<(), PullError>, Server) {
+    let made = made();
     let server =
         Server::start(move |asked, before| change(&made, asked, before, made.answer(asked))).await;
-    let images = images(dir.path());
     let result = pull(&images, &server, None).await;
     if result.is_err() {
-        nothing_left(dir.path(), &images).await;
+        nothing_left(dir, &images).await;
     }
     (result, server)
 }
@@ -93,7 +104,9 @@ async fn what_passes_by_itself_is_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stall_is_an_error() {
-    let (result, _server) = against(|made, asked, _, mut answer| {
+    let dir = tempfile::tempdir().unwrap();
+    let images = with_patience(dir.path(), Duration::from_millis(500));
+    let (result, _server) = with(dir.path(), images, |made, asked, _, mut answer| {
         if made.is_layer(asked) {
             (answer.cut, answer.hang) = (Some(1000), true);
         }

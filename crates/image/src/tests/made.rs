@@ -12,12 +12,18 @@ use super::server::{Answer, Asked};
 use crate::testing::{digest_of, tar_of};
 use crate::{Images, ImagesConfig};
 
-/// Images that give up quickly.
+/// Images that try again at once.
 pub(super) fn images(dir: &Path) -> Images {
+    with_patience(dir, ImagesConfig::default().stall_timeout)
+}
+
+/// Likewise, that give a registry so long to go on: a short time is one that a
+/// busy machine takes for itself now and then.
+pub(super) fn with_patience(dir: &Path, stall_timeout: Duration) -> Images {
     let store = Arc::new(Store::open(&dir.join("store")).unwrap());
     let config = ImagesConfig {
         hosts_dirs: vec![dir.join("hosts")],
-        stall_timeout: Duration::from_millis(500),
+        stall_timeout,
         retry_pause: Duration::from_millis(1),
         ..ImagesConfig::default()
     };
@@ -93,7 +99,7 @@ impl Made {
 
 /// Waits until nothing is left of pulls in the store.
 pub(super) async fn nothing_left(dir: &Path, images: &Images) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
     loop {
         images.collect().unwrap();
         let list = |place: &str| std::fs::read_dir(dir.join("store").join(place)).unwrap().count();

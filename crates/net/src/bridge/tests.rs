@@ -7,7 +7,7 @@ use corten_kernel::netlink::{Family, Socket};
 use corten_spec::request::{PortMapping, Protocol};
 
 use super::*;
-use crate::testing::{Host, Pod, ask, inside, mapping, serve};
+use crate::testing::{Host, PATIENCE, Pod, ask, inside, mapping, serve};
 
 fn bridge(host: &Host) -> Bridge {
     Bridge::new(BridgeSettings::new(host.path("leases"))).unwrap()
@@ -153,7 +153,7 @@ fn udp_and_bound_host_ports() {
         let client = inside(&outer, || UdpSocket::bind("0.0.0.0:0").unwrap());
         client.send_to(b"hello", "192.0.2.1:5353").unwrap();
         for socket in [&server, &client] {
-            socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
         }
         let (_, peer) = server.recv_from(&mut [0; 8]).unwrap();
         assert_eq!(peer.ip(), ip("192.0.2.2"));

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use super::*;
-use crate::testing::{Host, Pod, ask, serve};
+use crate::testing::{Host, PATIENCE, Pod, ask, serve};
 
 const PLUGINS: &str = "/usr/lib/cni";
 
@@ -142,7 +142,7 @@ fn a_configuration_that_appears_later_is_seen() {
 }
 
 async fn wait_for(cni: &Cni, wanted: impl Fn(&std::result::Result<(), String>) -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let status = cni.status();
         if wanted(&status) {
@@ -199,7 +199,7 @@ fn misbehaving_plugins() {
             let _ = std::fs::remove_dir_all(host.path("cache"));
         }
         let child = std::fs::read_to_string(host.path("child")).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         let alive = || {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.trim()));
             stat.is_ok_and(|stat| !stat.contains(") Z "))

@@ -199,7 +199,7 @@ impl State {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const PATIENCE: Duration = Duration::from_secs(120);
 
     fn snapshot(dir: &std::path::Path, number: u8, files: u64) -> ContainerId {
         let id = ContainerId::from_random([number; 32]);

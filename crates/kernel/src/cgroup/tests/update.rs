@@ -71,7 +71,7 @@ fn less_memory_than_is_used_kills_nobody() {
     let group = scene.create("one", &memory(256 * MIB, 256 * MIB));
     // 48 MiB that lie in memory, and nowhere else.
     let script = "exec 3> /dev/shm/corten-$$; rm /dev/shm/corten-$$; \
-        head -c 50331648 /dev/zero >&3; echo here; read more";
+        head -c 50331648 /dev/zero >&3; echo here; exec sleep 1000";
     let mut guest = Guest::start(&group.entry().unwrap(), script);
     guest.says("here");
     let error = group.update(&memory(24 * MIB, 24 * MIB)).unwrap_err();
