@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 pub const DEFAULT_HANDLER: &str = "corten";
 
 /// How long a runtime may take to say what it can do.
-const FEATURES_TIMEOUT: Duration = Duration::from_secs(2);
+const FEATURES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a runtime handler is set up.
 #[derive(Debug, Clone, Default)]

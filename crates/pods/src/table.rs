@@ -32,6 +32,9 @@ pub struct Sandbox {
     pub saving: Mutex<()>,
     /// How making it ended.
     pub made: Made,
+    /// An earlier daemon died while it made it: it is taken back, and how that
+    /// ends is no answer for one who asks again.
+    pub orphaned: bool,
     /// The connection to its shim, while there is one.
     pub shim: watch::Sender<Option<Shim>>,
     /// Processor time per second.
@@ -55,6 +58,8 @@ pub struct Container {
     pub saving: Mutex<()>,
     /// How making it ended.
     pub made: Made,
+    /// An earlier daemon died while it made it, as with a sandbox.
+    pub orphaned: bool,
     /// Processor time per second.
     pub cpu: CpuRate,
     /// Held by the one who starts or removes it.

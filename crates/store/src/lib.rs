@@ -99,7 +99,11 @@ impl Store {
         }
         let trash = Arc::new(Trash::open(&root)?);
         trash.discard_all_in(&root.join("ingest"))?;
-        let records = Records::open(&root.join("records.redb"))?;
+        let make_room = {
+            let trash = trash.clone();
+            move || trash.wait_until_empty()
+        };
+        let records = Records::open(&root.join("records.redb"), make_room)?;
         let blobs = Blobs::open(&root)?;
         let layers = Layers::open(&root, trash.clone())?;
         let snapshots = Box::new(snapshot::Overlayfs::open(&root, layers.clone(), trash.clone())?);

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::error::{Error, IoContext, Result};
 
 /// How long another holder of the lock is waited for.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Bytes of the lock file that are read to name its holder.

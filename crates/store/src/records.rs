@@ -76,7 +76,10 @@ impl Records {
     /// Opens the database, or makes an empty one. One that is damaged is moved
     /// aside: everything in it can be fetched or made again, and a node that
     /// does not start helps nobody. It is never repaired by guessing.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    ///
+    /// `make_room` is called when the disk is full, and returns when there may
+    /// be more space: a removal needs some before it gives any back.
+    pub(crate) fn open(path: &Path, make_room: impl Fn() + Send + 'static) -> Result<Self> {
         let (database, damage) = match open_database(path) {
             Ok(database) => (database, None),
             Err(error) if is_damage(&error) => {
@@ -97,7 +100,7 @@ impl Records {
             .name("records".into())
             .spawn({
                 let database = database.clone();
-                move || write_all(&database, &receiver)
+                move || write_all(&database, &receiver, make_room)
             })
             .map_err(|error| failed("start the writer of", error))?;
         let requests = Mutex::new(Some(requests));
@@ -228,17 +231,27 @@ impl Open {
     }
 }
 
+/// Whether the disk has no space left.
+fn is_full(error: &redb::Error) -> bool {
+    matches!(error, redb::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull)
+}
+
 /// The writer: takes what is waiting and makes it durable with one commit.
-fn write_all(open: &Mutex<Open>, requests: &Receiver<Request>) {
+fn write_all(open: &Mutex<Open>, requests: &Receiver<Request>, make_room: impl Fn()) {
+    let write =
+        |group: &[Request]| open.lock().unwrap_or_else(PoisonError::into_inner).write(group);
     while let Ok(first) = requests.recv() {
         let mut group = vec![first];
         while group.len() < GROUP_MAX {
             let Ok(next) = requests.try_recv() else { break };
             group.push(next);
         }
-        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = open.write(&group).map_err(|error| error.to_string());
-        drop(open);
+        let mut result = write(&group);
+        if result.as_ref().is_err_and(is_full) {
+            make_room();
+            result = write(&group);
+        }
+        let result = result.map_err(|error| error.to_string());
         for request in group {
             // A caller that has gone does not want to know.
             let _ = request.done.send(result.clone());
@@ -270,11 +283,15 @@ fn write_group(database: &Database, group: &[Request]) -> std::result::Result<()
 mod tests {
     use super::*;
 
+    fn open(path: &Path) -> Result<Records> {
+        Records::open(path, || ())
+    }
+
     #[test]
     fn what_is_committed_is_loaded_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("records.redb");
-        let records = Records::open(&path).unwrap();
+        let records = open(&path).unwrap();
         assert!(records.load_all("images").unwrap().is_empty());
         let mut batch = Batch::new();
         batch.put("images", "a", b"one".to_vec());
@@ -286,7 +303,7 @@ mod tests {
         batch.delete("images", "not there");
         records.commit(batch).unwrap();
         drop(records);
-        let records = Records::open(&path).unwrap();
+        let records = open(&path).unwrap();
         assert_eq!(records.load_all("images").unwrap(), [("b".into(), b"two".to_vec())]);
         assert_eq!(records.load_all("sandboxes").unwrap(), [("a".into(), b"other".to_vec())]);
         assert!(records.damage.is_none());
@@ -295,7 +312,7 @@ mod tests {
     #[test]
     fn commits_from_many_threads_all_arrive() {
         let dir = tempfile::tempdir().unwrap();
-        let records = Records::open(&dir.path().join("r")).unwrap();
+        let records = open(&dir.path().join("r")).unwrap();
         std::thread::scope(|scope| {
             for thread in 0..8 {
                 let records = &records;
@@ -316,7 +333,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("records.redb");
         std::fs::write(&path, vec![0x5a; 64 << 10]).unwrap();
-        let records = Records::open(&path).unwrap();
+        let records = open(&path).unwrap();
         assert!(records.load_all("images").unwrap().is_empty());
         let damage = records.damage.as_ref().unwrap();
         assert!(damage.contains("damaged-1"), "{damage}");
@@ -326,7 +343,7 @@ mod tests {
     #[test]
     fn too_large_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let records = Records::open(&dir.path().join("r")).unwrap();
+        let records = open(&dir.path().join("r")).unwrap();
         let mut batch = Batch::new();
         batch.put("t", "k", vec![0; RECORD_BYTES_MAX + 1]);
         assert!(records.commit(batch).unwrap_err().to_string().contains("limited"));

@@ -19,7 +19,7 @@ use super::{remove, v1, v2};
 use crate::{Context as _, Error, Result};
 
 /// How long a group may take to stop all its processes.
-const FREEZE_MAX: Duration = Duration::from_secs(2);
+const FREEZE_MAX: Duration = Duration::from_secs(10);
 /// Rounds of killing while processes of a group make new ones.
 const KILL_ROUNDS_MAX: u32 = 32;
 

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// How long groups that are still busy are tried again: their last process may
 /// be dead and not yet out of them.
-const BUSY_MAX: Duration = Duration::from_millis(500);
+const BUSY_MAX: Duration = Duration::from_secs(2);
 
 /// Removes these groups and all below them; done when nothing is there.
 /// Goes on after an error, and returns the first.

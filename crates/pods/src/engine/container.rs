@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::launch::Plan;
 use super::prepare::{PREPARE_TIMEOUT, Prepared};
-use super::sandbox::{failed, wait_made};
+use super::sandbox::{failed, under_way, wait_made};
 use super::{Inner, blocking, realtime_ns};
 use crate::error::{Error, Kind, Result};
 use crate::record::ContainerRecord;
@@ -61,7 +61,8 @@ impl Inner {
         }
     }
 
-    /// Takes the name; what is left of an attempt that failed goes first.
+    /// Takes the name; what is left of an attempt that failed, or of one that
+    /// an earlier daemon did not finish, goes first.
     async fn claim_container(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -72,6 +73,9 @@ impl Inner {
                     self.remove_container(&there).await.map_err(|error| {
                         error.during("unable to take back what is left of an attempt that failed")
                     })?;
+                }
+                Claim::Taken(there) if there.orphaned && under_way(&there.made) => {
+                    let _ = wait_made(&there.made).await;
                 }
                 claim => return Ok(claim),
             }
@@ -132,6 +136,7 @@ impl Inner {
             record: watch::Sender::new(record),
             saving: Mutex::new(()),
             made: watch::Sender::new(None),
+            orphaned: false,
             cpu: CpuRate::default(),
             operation: tokio::sync::Mutex::new(()),
             runtime: tokio::sync::Mutex::new(()),

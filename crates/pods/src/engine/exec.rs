@@ -19,7 +19,8 @@ use crate::table::Container;
 use crate::view::{ExecOutput, ExecRequest, ExecSession};
 
 /// How long a request waits for a shim that is being connected to.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
 impl Inner {
     /// Launches a process; the caller pumps its streams.
     pub(super) async fn exec(

@@ -150,13 +150,15 @@ impl Inner {
 
     fn enter_sandbox(&self, record: SandboxRecord) {
         self.keep_level(&record.selinux_level);
+        let orphaned = record.state == SandboxState::Starting;
         let sandbox = Arc::new(Sandbox {
             id: record.id.clone(),
             namespace: record.namespace.clone(),
             config: record.config.clone(),
             // One that was being made is being undone now; who asks again
             // waits for that, and gets a new one.
-            made: watch::Sender::new((record.state != SandboxState::Starting).then_some(Ok(()))),
+            made: watch::Sender::new((!orphaned).then_some(Ok(()))),
+            orphaned,
             record: watch::Sender::new(record),
             saving: Mutex::new(()),
             shim: watch::Sender::new(None),
@@ -170,11 +172,13 @@ impl Inner {
 
     fn enter_container(&self, record: ContainerRecord) {
         let Some(sandbox) = self.table.sandbox(&record.sandbox) else { return };
+        let orphaned = record.state == ContainerState::Creating;
         let container = Arc::new(Container {
             id: record.id.clone(),
             sandbox,
             config: record.config.clone(),
-            made: watch::Sender::new((record.state != ContainerState::Creating).then_some(Ok(()))),
+            made: watch::Sender::new((!orphaned).then_some(Ok(()))),
+            orphaned,
             record: watch::Sender::new(record),
             saving: Mutex::new(()),
             cpu: CpuRate::default(),

@@ -48,7 +48,8 @@ impl Inner {
         }
     }
 
-    /// Takes the name; what is left of an attempt that failed goes first.
+    /// Takes the name; what is left of an attempt that failed, or of one that
+    /// an earlier daemon did not finish, goes first.
     async fn claim_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<Claim<Sandbox>> {
         loop {
             match self.table.claim_sandbox(sandbox) {
@@ -56,6 +57,9 @@ impl Inner {
                     self.remove_sandbox(&there).await.map_err(|error| {
                         error.during("unable to take back what is left of an attempt that failed")
                     })?;
+                }
+                Claim::Taken(there) if there.orphaned && under_way(&there.made) => {
+                    let _ = wait_made(&there.made).await;
                 }
                 claim => return Ok(claim),
             }
@@ -95,6 +99,7 @@ impl Inner {
             record: watch::Sender::new(record),
             saving: Mutex::new(()),
             made: watch::Sender::new(None),
+            orphaned: false,
             shim: watch::Sender::new(None),
             cpu: CpuRate::default(),
             teardown: tokio::sync::Mutex::new(()),
@@ -293,6 +298,11 @@ pub(super) async fn wait_made(made: &Made) -> Result<()> {
 /// Whether making it has failed already.
 pub(super) fn failed(made: &Made) -> bool {
     made.borrow().as_ref().is_some_and(Result::is_err)
+}
+
+/// Whether making it, or taking it back, goes on.
+pub(super) fn under_way(made: &Made) -> bool {
+    made.borrow().is_none()
 }
 
 /// A reply that must be `Done`.
