@@ -9,6 +9,7 @@ mod logging;
 mod metrics;
 mod node;
 mod notify;
+mod quiet;
 mod serve;
 mod socket;
 

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use corten_base::limits::GRPC_METHODS_MAX;
 use corten_base::meter::{Histogram, MetricKind, Page};
+use tokio::sync::Notify;
 use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
@@ -17,6 +19,14 @@ use tonic::server::NamedService;
 #[derive(Debug, Clone, Default)]
 pub struct Calls {
     methods: Arc<Mutex<BTreeMap<String, Arc<Method>>>>,
+    answers: Arc<Answers>,
+}
+
+/// How many calls were answered, and who waits for the next.
+#[derive(Debug, Default)]
+struct Answers {
+    count: AtomicU64,
+    next: Notify,
 }
 
 /// The calls of one method.
@@ -49,6 +59,17 @@ impl Calls {
         for (method, calls) in &methods {
             page.histogram(name, &[("method", method)], &calls.durations);
         }
+    }
+
+    /// How many calls were answered so far.
+    pub fn answered(&self) -> u64 {
+        self.answers.count.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a call to be answered, if none was since the last time. For
+    /// one that waits.
+    pub async fn next_answer(&self) {
+        self.answers.next.notified().await;
     }
 
     fn method(&self, path: &str) -> Arc<Method> {
@@ -101,11 +122,14 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let method = self.calls.method(request.uri().path());
+        let answers = self.calls.answers.clone();
         let begun = Instant::now();
         let call = self.service.call(request);
         Box::pin(async move {
             let answer = call.await?;
             method.ended(begun, &answer);
+            answers.count.fetch_add(1, Ordering::Relaxed);
+            answers.next.notify_one();
             Ok(answer)
         })
     }

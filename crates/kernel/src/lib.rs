@@ -12,6 +12,7 @@ pub mod fsuser;
 pub mod heap;
 pub mod launch;
 pub mod memfd;
+pub mod memory;
 pub mod mount;
 pub mod netlink;
 pub mod ns;

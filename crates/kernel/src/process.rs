@@ -31,21 +31,6 @@ impl End {
     }
 }
 
-/// Keeps the heap of a process with many threads small: glibc gives each
-/// thread a heap of its own (up to eight for each processor), and what one has
-/// freed the others cannot use. To be called before there are threads.
-pub fn share_heaps() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes two numbers, and changes how later allocations are served.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, HEAPS);
-    }
-}
-
-/// Few enough to be shared, enough that threads seldom wait for each other.
-#[cfg(target_env = "gnu")]
-const HEAPS: libc::c_int = 2;
-
 /// Lets this process have as many descriptors as it may: each pod takes one,
 /// and where nobody says otherwise the soft limit is 1024.
 pub fn raise_descriptors_limit() -> Result<()> {

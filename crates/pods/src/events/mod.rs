@@ -229,7 +229,11 @@ fn share(
     let known = |view: &ContainerView| {
         before?.iter().find(|old| old.id == view.id).filter(|old| ***old == *view).cloned()
     };
-    containers.into_iter().map(|view| known(&view).unwrap_or_else(|| Arc::new(view))).collect()
+    let views = containers.into_iter().map(|view| known(&view).unwrap_or_else(|| Arc::new(view)));
+    let mut shared: Vec<_> = views.collect();
+    // It is collected in place: in the room of the views.
+    shared.shrink_to_fit();
+    shared
 }
 
 /// Somebody who listens.

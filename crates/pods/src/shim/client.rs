@@ -14,7 +14,9 @@ use std::time::Duration;
 use corten_base::limits::{FRAME_BYTES_MAX, FRAME_FDS_MAX};
 use corten_base::{ContainerId, ExecId, SandboxId};
 use corten_kernel::fdpass;
-use corten_protocol::frame::{Event, Exit, FromShim, Phase, Reply, Request, Target, VERSION};
+use corten_protocol::frame::{
+    DecodeError, Event, Exit, FromShim, Phase, Reply, Request, Target, VERSION,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
@@ -236,22 +238,27 @@ impl Inner {
     }
 }
 
+/// The next message, or none at the end of the connection. Its bytes are on the
+/// stack: there is one reader for each pod, and they mostly wait.
+fn receive(
+    socket: &OwnedFd,
+    fds: &mut Vec<OwnedFd>,
+) -> std::io::Result<Option<std::result::Result<FromShim, DecodeError>>> {
+    let mut frame = [0u8; FRAME_BYTES_MAX];
+    let length = fdpass::recv(socket.as_fd(), &mut frame, fds, FRAME_FDS_MAX)?;
+    Ok((length > 0).then(|| FromShim::decode(&frame[..length])))
+}
+
 async fn read_all(inner: Arc<Inner>, news: mpsc::UnboundedSender<(SandboxId, ShimNews)>) {
-    let mut frame = vec![0u8; FRAME_BYTES_MAX];
     loop {
         let mut fds = Vec::new();
-        let received = inner
-            .socket
-            .async_io(Interest::READABLE, |socket| {
-                fdpass::recv(socket.as_fd(), &mut frame, &mut fds, FRAME_FDS_MAX)
-                    .map_err(std::io::Error::from)
-            })
-            .await;
-        let length = match received {
-            Ok(0) | Err(_) => break,
-            Ok(length) => length,
+        let received =
+            inner.socket.async_io(Interest::READABLE, |socket| receive(socket, &mut fds)).await;
+        let message = match received {
+            Ok(None) | Err(_) => break,
+            Ok(Some(message)) => message,
         };
-        match FromShim::decode(&frame[..length]) {
+        match message {
             Ok(message) => {
                 if let Some(event) = inner.deliver(message, fds) {
                     let _ = news.send((inner.sandbox.clone(), ShimNews::Event(event)));

@@ -1,0 +1,48 @@
+//! What is done when there is nothing to do: memory goes back.
+//!
+//! A pull or a crowd of pods needs megabytes for a moment. The heap keeps them,
+//! scattered over pages, and code that has run once stays mapped. Nothing wakes
+//! an idle daemon for this: it is done once after each spell of work.
+
+use std::time::Duration;
+
+use corten_cri::Calls;
+use corten_kernel::memory;
+
+/// Quiet enough: longer than threads that have nothing to do stay, which have
+/// shares of the heap.
+const QUIET: Duration = Duration::from_millis(700);
+
+/// Less is not worth the trouble: kubelets ask for lists every second.
+const GROWN_BYTES_MIN: u64 = 1 << 20;
+/// After so many calls there may be much that was freed and is still held.
+const CALLS_MIN: u64 = 100;
+
+/// Gives memory back whenever no call was answered for a while.
+pub async fn tidy_up(calls: Calls) {
+    let (mut kept, mut until) = (0, 0);
+    loop {
+        let answered = quiet(&calls).await;
+        let grown = memory::private_bytes().is_none_or(|held| held > kept + GROWN_BYTES_MIN);
+        if grown || answered - until >= CALLS_MIN {
+            memory::give_back_heap();
+            if grown {
+                memory::give_back_code();
+            }
+            kept = memory::private_bytes().unwrap_or(0);
+            until = answered;
+        }
+        calls.next_answer().await;
+    }
+}
+
+/// Waits until no call is answered for a while; how many were so far.
+async fn quiet(calls: &Calls) -> u64 {
+    loop {
+        let answered = calls.answered();
+        tokio::time::sleep(QUIET).await;
+        if calls.answered() == answered {
+            return answered;
+        }
+    }
+}
