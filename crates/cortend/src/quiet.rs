@@ -14,7 +14,7 @@ use corten_kernel::memory;
 const QUIET: Duration = Duration::from_millis(700);
 
 /// Less is not worth the trouble: kubelets ask for lists every second.
-const GROWN_BYTES_MIN: u64 = 1 << 20;
+const GROWN_BYTES_MIN: u64 = 256 << 10;
 /// After so many calls there may be much that was freed and is still held.
 const CALLS_MIN: u64 = 100;
 
@@ -26,9 +26,7 @@ pub async fn tidy_up(calls: Calls) {
         let grown = memory::private_bytes().is_none_or(|held| held > kept + GROWN_BYTES_MIN);
         if grown || answered - until >= CALLS_MIN {
             memory::give_back_heap();
-            if grown {
-                memory::give_back_code();
-            }
+            memory::give_back_code();
             kept = memory::private_bytes().unwrap_or(0);
             until = answered;
         }
