@@ -121,14 +121,7 @@ pub fn spec(cgroups: &Cgroups, passwd: &[u8], group: &[u8]) -> Result<oci::Spec>
             oom_score_adj: Some(super::pod::OOM_SCORE_ADJ),
             ..Resources::default()
         },
-        security: Security {
-            namespaces,
-            seccomp: Profile::RuntimeDefault,
-            // The bench asks for none to be hidden or read-only.
-            masked_paths: Some(Vec::new()),
-            readonly_paths: Some(Vec::new()),
-            ..Security::default()
-        },
+        security: Security { namespaces, seccomp: Profile::RuntimeDefault, ..Security::default() },
         ..ContainerConfig::default()
     };
     let [hostname, hosts, resolv_conf] = FILES.map(|name| Some(name.to_owned()));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use corten_api::cri::{self, security_profile::ProfileType};
 use corten_kernel::cgroup::{Cgroups, Resources};
+use corten_spec::container::{MASKED_PATHS, READONLY_PATHS};
 use corten_tests::Client;
 use corten_tests::client::{Container, Pod};
 
@@ -203,7 +204,11 @@ impl Subject {
         if let Some(image) = &mut container.config.image {
             image.user_specified_image.clone_from(&self.image);
         }
-        container.security().seccomp = runtime_default();
+        let security = container.security();
+        security.seccomp = runtime_default();
+        // The kubelet names them one by one.
+        security.masked_paths = MASKED_PATHS.map(str::to_owned).to_vec();
+        security.readonly_paths = READONLY_PATHS.map(str::to_owned).to_vec();
         container.linux().resources = Some(cri::LinuxContainerResources {
             cpu_shares: CPU_SHARES,
             memory_limit_in_bytes: MEMORY_BYTES,

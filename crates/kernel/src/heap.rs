@@ -270,7 +270,7 @@ mod tests {
                 0 | 1 if blocks.len() < 200 => {
                     // SAFETY: the layout has a size; the block is filled to that size.
                     let block = unsafe { heap.alloc(layout) };
-                    assert!(!block.is_null() && block as usize % alignment == 0);
+                    assert!(!block.is_null() && (block as usize).is_multiple_of(alignment));
                     // SAFETY: as above.
                     unsafe { block.write_bytes(fill, bytes) };
                     blocks.push((block, layout, fill));
@@ -278,7 +278,7 @@ mod tests {
                 2 if blocks.len() < 200 => {
                     // SAFETY: as above.
                     let block = unsafe { heap.alloc_zeroed(layout) };
-                    assert!(!block.is_null() && block as usize % alignment == 0);
+                    assert!(!block.is_null() && (block as usize).is_multiple_of(alignment));
                     check(block, bytes, 0);
                     // SAFETY: as above.
                     unsafe { block.write_bytes(fill, bytes) };

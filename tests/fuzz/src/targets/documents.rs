@@ -1,13 +1,17 @@
 //! Documents that people and vendors write: seccomp profiles, CDI files, OCI
 //! specs; and the plans that specs become.
 
+use std::sync::Arc;
+
 use corten_kernel::launch::FdIndex;
 use corten_protocol::plan::PlanView;
 use corten_spec::cdi::{self, Document, Format, NodeFact, Registry};
 use corten_spec::oci::{NamespaceType, Spec};
 use corten_spec::request::Map;
 use corten_spec::seccomp::{Arch, Machine, compile, default_profile, parse_profile};
-use corten_spec::{LowerInput, bind_sources, capabilities, cgroup_resources, lower, lower_exec};
+use corten_spec::{
+    ExecBase, LowerInput, bind_sources, capabilities, cgroup_resources, filter, lower, lower_exec,
+};
 
 pub(super) const SECCOMP_WORDS: &[&[u8]] = &[
     b"\"SCMP_ACT_ALLOW\"",
@@ -184,9 +188,10 @@ fn into_plan(spec: &Spec) -> Vec<Vec<u8>> {
         v1_hierarchies: &hierarchies,
         host_mounts: Some(FdIndex(first + 3)),
     };
-    let mut plans: Vec<Vec<u8>> = lower(spec, &input).into_iter().collect();
+    let compiled = linux.seccomp.as_ref().and_then(|profile| filter(profile).ok()).map(Arc::new);
+    let mut plans: Vec<Vec<u8>> = lower(spec, &input, compiled.as_deref()).into_iter().collect();
     if let Some(process) = &spec.process {
-        plans.extend(lower_exec(spec, process, false));
+        plans.extend(lower_exec(&ExecBase::new(spec, compiled), process, false));
     }
     for plan in &plans {
         if let Err(error) = PlanView::parse(plan) {

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use corten_base::limits::LOG_LINE_BYTES_MAX;
-use corten_shim::log::{Filled, Queue, Stream, Task, run};
+use corten_shim::log::{Filled, Queue, Stream, Task};
 
 pub(super) fn seeds() -> Vec<Vec<u8>> {
     let long = vec![b'x'; 2 * LOG_LINE_BYTES_MAX + 5];
@@ -22,14 +23,13 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
 pub(super) fn read(bytes: &[u8]) {
     let Some((how, content)) = bytes.split_first() else { return };
     let step = 1 + usize::from(how & 0x3f) * 97;
-    let queue = Queue::new().expect("a queue");
+    let queue = Arc::new(Queue::new().expect("a queue"));
     let memory = rustix::fs::memfd_create("log", rustix::fs::MemfdFlags::CLOEXEC);
     let mut log = File::from(memory.expect("a file in memory"));
     queue.push(Task::Open { log: 1, file: log.try_clone().expect("a duplicate") });
     let (from, to) = corten_kernel::stream::pipe().expect("a pipe");
     let mut to = File::from(to);
     let mut said = [Vec::new(), Vec::new()];
-    // The log thread is this one, and begins when all has been said.
     for (number, piece) in content.chunks(step.max(content.len() / 500 + 1)).enumerate() {
         let error = how & 0x40 != 0 && number % 2 == 1;
         let stream = if error { Stream::Error } else { Stream::Out };
@@ -44,7 +44,9 @@ pub(super) fn read(bytes: &[u8]) {
         queue.push(Task::End { log: 1, stream });
     }
     queue.close();
-    run(&queue);
+    while queue.is_attended() {
+        std::thread::yield_now();
+    }
     let mut text = Vec::new();
     log.seek(SeekFrom::Start(0)).expect("a place");
     log.read_to_end(&mut text).expect("the log");
