@@ -246,6 +246,61 @@ fn a_cut_off_run_of_a_pod_is_asked_for_again() {
     });
 }
 
+/// A network of one plugin that does nothing before there is the file `go`.
+fn hesitant_network(machine: &Machine) {
+    let at = |name: &str| machine.path(name).display().to_string();
+    let script = format!(
+        r#"#!/bin/sh
+touch {began}.$CNI_COMMAND
+[ $CNI_COMMAND = VERSION ] || until [ -e {go} ]; do sleep 0.01; done
+[ $CNI_COMMAND = DEL ] || echo '{{"cniVersion":"1.0.0","supportedVersions":["1.0.0"],"ips":[{{"address":"10.1.1.1/24"}}]}}'
+"#,
+        began = at("began"),
+        go = at("go"),
+    );
+    for directory in ["cni", "plugins"] {
+        std::fs::create_dir_all(machine.path(directory)).unwrap();
+    }
+    std::fs::write(machine.path("plugins/hesitant"), script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(machine.path("plugins/hesitant"), mode).unwrap();
+    let list = r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"hesitant"}]}"#;
+    std::fs::write(machine.path("cni/10-hesitant.conflist"), list).unwrap();
+}
+
+#[test]
+fn who_asks_again_while_it_is_taken_back_gets_a_new_one() {
+    Machine::run_with(corten_tests::machine::Settings::default(), async |machine, daemon| {
+        hesitant_network(machine);
+        let began = async |command: &str| {
+            let file = machine.path(&format!("began.{command}"));
+            until("the plugin has begun", async || file.exists().then_some(())).await;
+        };
+        let (mut client, pod) = (daemon.client().await, Pod::new(machine, "again"));
+        until("the network is configured", async || {
+            let status = client.runtime.status(cri::StatusRequest::default()).await.unwrap();
+            let conditions = status.into_inner().status.unwrap().conditions;
+            conditions.iter().all(|condition| condition.status).then_some(())
+        })
+        .await;
+        let asked = pod.clone();
+        let cut_off = tokio::spawn(async move { client.run_pod(&asked).await });
+        began("ADD").await;
+        daemon.kill();
+        assert!(cut_off.await.unwrap().is_err());
+        daemon.start_again().await;
+        began("DEL").await;
+        let (mut client, asked) = (daemon.client().await, pod.clone());
+        let again = tokio::spawn(async move { client.run_pod(&asked).await });
+        // Whenever that is, it is right; most often it is asked by now.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        std::fs::write(machine.path("go"), "").unwrap();
+        let id = again.await.unwrap().unwrap();
+        let pods = daemon.client().await.pods().await;
+        assert_eq!(pods.iter().map(|pod| &pod.id).collect::<Vec<_>>(), [&id]);
+    });
+}
+
 #[test]
 fn a_cut_off_creation_is_asked_for_again() {
     Machine::run(async |machine, daemon| {

@@ -7,6 +7,7 @@ use corten_tests::client::{Container, Pod};
 use corten_tests::{Daemon, Machine};
 
 use super::*;
+use crate::runtimes::confine;
 
 #[test]
 fn a_pod_lives_and_leaves_nothing() {
@@ -43,10 +44,7 @@ async fn of_daemon(machine: &Machine, daemon: &mut Daemon) -> Spec {
     client.pull(&image).await.expect("an image");
     let pod = Pod::new(machine, "floor");
     let mut container = Container::new("main", &image, &["sleep", "1000000"]);
-    container.security().seccomp = Some(corten_api::cri::SecurityProfile {
-        profile_type: corten_api::cri::security_profile::ProfileType::RuntimeDefault.into(),
-        localhost_ref: String::new(),
-    });
+    confine(&mut container);
     container.linux().resources = Some(corten_api::cri::LinuxContainerResources {
         cpu_shares: pod::CPU_SHARES as i64,
         memory_limit_in_bytes: pod::MEMORY_BYTES,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 pub use recipe::Recipe;
-pub use subject::{Running, Subject};
+pub use subject::{Running, Subject, confine};
 
 use crate::home::Home;
 use crate::report::Role;

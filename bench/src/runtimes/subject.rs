@@ -204,11 +204,7 @@ impl Subject {
         if let Some(image) = &mut container.config.image {
             image.user_specified_image.clone_from(&self.image);
         }
-        let security = container.security();
-        security.seccomp = runtime_default();
-        // The kubelet names them one by one.
-        security.masked_paths = MASKED_PATHS.map(str::to_owned).to_vec();
-        security.readonly_paths = READONLY_PATHS.map(str::to_owned).to_vec();
+        confine(&mut container);
         container.linux().resources = Some(cri::LinuxContainerResources {
             cpu_shares: CPU_SHARES,
             memory_limit_in_bytes: MEMORY_BYTES,
@@ -395,6 +391,15 @@ fn met(conditions: &[cri::RuntimeCondition], name: &str) -> bool {
 
 /// The namespace of the bench's pods.
 const NAMESPACE: &str = "test";
+
+/// Gives a container what the kubelet gives to every one that has no
+/// privileges; it names each path.
+pub fn confine(container: &mut Container) {
+    let security = container.security();
+    security.seccomp = runtime_default();
+    security.masked_paths = MASKED_PATHS.map(str::to_owned).to_vec();
+    security.readonly_paths = READONLY_PATHS.map(str::to_owned).to_vec();
+}
 
 /// The default profile of the runtime.
 fn runtime_default() -> Option<cri::SecurityProfile> {

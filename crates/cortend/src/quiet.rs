@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use corten_cri::Calls;
-use corten_kernel::memory;
+use corten_kernel::memory::{self, Gauge};
 
 /// Quiet enough: longer than threads that have nothing to do stay, which have
 /// shares of the heap.
@@ -20,14 +20,17 @@ const CALLS_MIN: u64 = 100;
 
 /// Gives memory back whenever no call was answered for a while.
 pub async fn tidy_up(calls: Calls) {
+    // Without it memory goes back whenever there is nothing to do.
+    let gauge = Gauge::open().ok();
+    let held = || gauge.as_ref().and_then(Gauge::private_bytes);
     let (mut kept, mut until) = (0, 0);
     loop {
         let answered = quiet(&calls).await;
-        let grown = memory::private_bytes().is_none_or(|held| held > kept + GROWN_BYTES_MIN);
+        let grown = held().is_none_or(|held| held > kept + GROWN_BYTES_MIN);
         if grown || answered - until >= CALLS_MIN {
             memory::give_back_heap();
             memory::give_back_code();
-            kept = memory::private_bytes().unwrap_or(0);
+            kept = held().unwrap_or(0);
             until = answered;
         }
         calls.next_answer().await;

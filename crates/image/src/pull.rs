@@ -54,11 +54,23 @@ pub(crate) async fn pull(
     let begun = std::time::Instant::now();
     let result = pull_now(&inner, &namespace, &reference, auth, &progress).await;
     inner.pulls.observe(begun.elapsed());
-    if result.is_err() {
+    if let Err(error) = &result {
         inner.failed_pulls.count();
         // What was unpacked and is in no image goes; a failure here is no news.
-        let inner = inner.clone();
-        tokio::task::spawn_blocking(move || inner.collect());
+        let cleaning = {
+            let inner = inner.clone();
+            let full = error.kind == PullErrorKind::DiskFull;
+            tokio::task::spawn_blocking(move || {
+                let _ = inner.collect();
+                if full {
+                    inner.store.wait_for_deletions();
+                }
+            })
+        };
+        // Who hears of a full disk pulls something smaller: there is room then.
+        if error.kind == PullErrorKind::DiskFull {
+            let _ = cleaning.await;
+        }
     }
     result.map_err(|error| error.within(what))
 }

@@ -1,6 +1,10 @@
 //! What a process holds without needing it.
 
+use std::fs::File;
 use std::os::raw::{c_int, c_void};
+use std::os::unix::fs::FileExt as _;
+
+use crate::{Context as _, Result};
 
 /// The heaps of glibc: few enough to be shared, enough that threads seldom wait
 /// for each other.
@@ -75,13 +79,30 @@ unsafe extern "C" fn let_go(
     1
 }
 
-/// Bytes of memory that are this process's alone: heap, stacks, and what it has
-/// changed of its program. None where /proc does not tell.
-pub fn private_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let mut pages = text.split(' ').skip(1).map(str::parse::<u64>);
-    let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
-    Some(resident.saturating_sub(shared) * page_bytes() as u64)
+/// Tells how much memory this process has for itself.
+#[derive(Debug)]
+pub struct Gauge(File);
+
+impl Gauge {
+    /// One whose every look is a single system call.
+    ///
+    /// # Errors
+    /// Where /proc does not tell.
+    pub fn open() -> Result<Self> {
+        const STATM: &str = "/proc/self/statm";
+        File::open(STATM).map(Self).context("open", || STATM)
+    }
+
+    /// Bytes of memory that are this process's alone: heap, stacks, and what
+    /// it has changed of its program. None if that cannot be told now.
+    pub fn private_bytes(&self) -> Option<u64> {
+        let mut buffer = [0; 128];
+        let length = self.0.read_at(&mut buffer, 0).ok()?;
+        let text = std::str::from_utf8(&buffer[..length]).ok()?;
+        let mut pages = text.split(' ').skip(1).map(str::parse::<u64>);
+        let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
+        Some(resident.saturating_sub(shared) * page_bytes() as u64)
+    }
 }
 
 fn page_bytes() -> usize {
@@ -106,7 +127,7 @@ mod tests {
 
     #[test]
     fn private_bytes_are_told() {
-        let told = private_bytes().unwrap();
+        let told = Gauge::open().unwrap().private_bytes().unwrap();
         assert!(told > 100 << 10, "{told}");
         give_back_heap();
     }

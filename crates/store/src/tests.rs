@@ -500,9 +500,13 @@ fn the_next_of_the_same_layers_is_ready() {
     let first = prepare(1);
     ready();
     let inode = std::fs::metadata(fixture.root().join("spares/0/upper")).unwrap().ino();
-    let second = prepare(2);
-    let upper = fixture.root().join("snapshots").join(id(2).as_str()).join("upper");
-    assert_eq!(std::fs::metadata(&upper).unwrap().ino(), inode);
+    // Who comes while it is being made does not wait for it.
+    let upper = |number| fixture.root().join("snapshots").join(id(number).as_str()).join("upper");
+    let taken = (2..).map(|number| (number, prepare(number)));
+    let mut taken =
+        taken.skip_while(|(number, _)| std::fs::metadata(upper(*number)).unwrap().ino() != inode);
+    let (last, second) = taken.next().unwrap();
+    let upper = upper(last);
     std::fs::write(at(&second, "etc/b"), b"2").unwrap();
     assert_eq!(std::fs::read(upper.join("etc/b")).unwrap(), b"2");
     assert_eq!(std::fs::read(at(&second, "etc/a")).unwrap(), b"1");
@@ -510,7 +514,7 @@ fn the_next_of_the_same_layers_is_ready() {
     // One that nobody took does not keep its layers.
     ready();
     drop((first, second));
-    for number in [1, 2] {
+    for number in 1..=last {
         fixture.store().remove_snapshot(&id(number)).unwrap();
     }
     assert_eq!(fixture.store().collect(|_| false).unwrap(), 1);
