@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corten_base::SandboxId;
 use corten_kernel::netlink::{Family, Socket, in_network_namespace, make_namespace_set, route};
@@ -104,6 +104,16 @@ impl Host {
             let index = route::link_index(&mut socket, "eth0").unwrap().unwrap();
             socket.request(addresses(index, 2)).unwrap();
         });
+        // The kernel tells a bridge later that its cable is plugged in.
+        for address in ["192.0.2.1", "fd99::1"] {
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                match ask(&outer, address.parse().unwrap(), 9) {
+                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => break,
+                    other => assert!(Instant::now() < deadline, "{address}: {other:?}"),
+                }
+            }
+        }
         outer
     }
 }
