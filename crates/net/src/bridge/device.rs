@@ -33,6 +33,13 @@ pub(super) fn prepare(
     for subnet in subnets {
         messages.push(route::add_address(bridge.index, subnet.host(1), subnet.prefix));
     }
+    if subnets.iter().any(|subnet| subnet.address.is_ipv6()) {
+        // The kernel makes one as well, but asks around for two seconds before
+        // it uses it, and until then has no sender for the question where a pod
+        // is: what comes from outside meanwhile does not reach the pod.
+        let own = link_local(gateway_mac(subnets));
+        messages.push(route::add_address(bridge.index, own, LINK_LOCAL_PREFIX));
+    }
     socket.request(messages)?;
     for subnet in subnets {
         if subnet.address.is_ipv4() {
@@ -101,6 +108,9 @@ pub(super) fn mac(address: std::net::IpAddr) -> route::Mac {
     mac[2..].copy_from_slice(&bytes[bytes.len() - 4..]);
     mac
 }
+
+/// Bits of a link's own IPv6 address that are the same on all links.
+pub(super) const LINK_LOCAL_PREFIX: u8 = 64;
 
 /// The address that every IPv6 link has by itself, as the kernel makes it of the
 /// hardware address.

@@ -35,8 +35,6 @@ use crate::{
 
 /// Name of the pod's link.
 const POD_LINK: &str = "eth0";
-/// Bits of a link's own IPv6 address that are the same on all links.
-const LINK_LOCAL_PREFIX: u8 = 64;
 /// What the names of the host's ends begin with.
 const HOST_LINKS: &str = "ctn";
 
@@ -266,7 +264,11 @@ impl Shared {
         }
         messages.push(route::link_up(index));
         if self.has_ipv6() {
-            messages.push(route::add_address(index, device::link_local(mac), LINK_LOCAL_PREFIX));
+            messages.push(route::add_address(
+                index,
+                device::link_local(mac),
+                device::LINK_LOCAL_PREFIX,
+            ));
         }
         for ip in ips {
             messages.push(route::add_address(index, ip.address, ip.prefix));
