@@ -95,6 +95,9 @@ struct Shared {
     settings: BridgeSettings,
     /// The settings' subnets, without IPv6 where the kernel has none.
     subnets: Vec<IpNet>,
+    /// Whether the kernel has IPv6: links then speak it, whatever the subnets
+    /// are, unless they are told not to.
+    speaks_ipv6: bool,
     leases: Mutex<Leases>,
     /// Number of the bridge's link, once everything is in place.
     ready: Mutex<Option<u32>>,
@@ -107,13 +110,15 @@ impl Bridge {
     pub fn new(settings: BridgeSettings) -> Result<Self> {
         settings.check()?;
         let mut subnets = settings.subnets.clone();
-        if !device::has_ipv6() {
+        let speaks_ipv6 = device::has_ipv6();
+        if !speaks_ipv6 {
             subnets.retain(|subnet| subnet.address.is_ipv4());
         }
         let leases = Leases::load(settings.leases.join(&settings.name), &subnets)?;
         let shared = Shared {
             settings,
             subnets,
+            speaks_ipv6,
             leases: Mutex::new(leases),
             ready: Mutex::new(None),
             ports: Mutex::new(()),
@@ -231,7 +236,7 @@ impl Shared {
             };
             tries += 1;
             let mut messages = vec![route::create_veth(&pair), route::hairpin(host_link)];
-            if self.has_ipv6() {
+            if self.speaks_ipv6 {
                 // A port of a bridge needs no address, and each would be one
                 // more route for the host.
                 messages.push(route::no_own_address(host_link));
@@ -258,8 +263,9 @@ impl Shared {
             .ok_or(Errno::NODEV)
             .context("find", || "eth0 in the pod")?;
         let mut messages = Vec::new();
-        if self.has_ipv6() {
-            // The kernel would ask all pods whether one has the same.
+        if self.speaks_ipv6 {
+            // The kernel would make one, and ask all pods whether one has the
+            // same.
             messages.push(route::no_own_address(POD_LINK));
         }
         messages.push(route::link_up(index));
@@ -366,7 +372,7 @@ impl Shared {
         let index = device::prepare(socket, &self.settings, &self.subnets)?;
         let BridgeSettings { table, name, .. } = &self.settings;
         rules::apply(&mut netfilter, table, name, &self.subnets)?;
-        if self.has_ipv6()
+        if self.speaks_ipv6
             && let Err(error) = rules::quieten(&mut netfilter, table, HOST_LINKS)
         {
             // A kernel without nf_tables for bridges: only dearer.

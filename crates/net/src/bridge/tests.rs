@@ -56,6 +56,31 @@ fn carried(host: &Host, netns: &OwnedFd, name: &str) -> (u64, u64) {
     (link.received.packets, link.sent.packets)
 }
 
+/// The IPv6 addresses that links have by themselves.
+fn of_links(netns: &OwnedFd) -> Vec<IpAddr> {
+    let addresses = inside(netns, || {
+        let mut socket = Socket::open(Family::Route).unwrap();
+        route::addresses(&mut socket).unwrap()
+    });
+    let of_link = |address: &IpAddr| address.to_string().starts_with("fe80:");
+    addresses.iter().map(|each| each.1).filter(of_link).collect()
+}
+
+#[test]
+fn pods_of_a_network_without_ipv6_do_not_speak_it() {
+    Host::run(async |host| {
+        let mut settings = BridgeSettings::new(host.path("leases"));
+        settings.subnets.retain(|subnet| subnet.address.is_ipv4());
+        let bridge = Bridge::new(settings).unwrap();
+        let (pod, at) = attached(host, &bridge, &[]).await;
+        assert_eq!(at.ips.len(), 1);
+        // The kernel makes them as soon as a link is up.
+        assert_eq!(of_links(&pod.namespaces.net), [] as [IpAddr; 0]);
+        let (_, sent) = carried(host, &pod.namespaces.net, POD_LINK);
+        assert_eq!(sent, 0, "it said something to all others");
+    });
+}
+
 #[test]
 fn what_new_pods_say_to_all_reaches_no_other() {
     const OTHERS: usize = 8;
@@ -75,13 +100,7 @@ fn what_new_pods_say_to_all_reaches_no_other() {
             }
             // It has an address of the link, though nobody was asked for it.
             let own = device::link_local(device::mac(at.ips[0].address));
-            let addresses = inside(&pod.namespaces.net, || {
-                let mut socket = Socket::open(Family::Route).unwrap();
-                route::addresses(&mut socket).unwrap()
-            });
-            let of_link = |address: &IpAddr| address.to_string().starts_with("fe80:");
-            let of_link: Vec<_> = addresses.iter().map(|each| each.1).filter(of_link).collect();
-            assert_eq!(of_link, [own]);
+            assert_eq!(of_links(&pod.namespaces.net), [own]);
         }
         // The bridge and its port say something, too, once.
         let (heard, _) = carried(host, &first.namespaces.net, POD_LINK);
