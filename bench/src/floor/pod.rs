@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use corten_kernel::cgroup::{self, Cgroups, Entry};
 use corten_kernel::launch::{
-    CStrList, Child, Join, Launch, Message, MountAttributes, NamespaceKind, Step, spawn,
+    CStrList, Child, Join, Launch, Memory, Message, MountAttributes, NamespaceKind, Step, spawn,
 };
 use corten_kernel::mount;
 use corten_kernel::netlink::{NamespaceSet, make_namespace_set};
@@ -148,6 +148,7 @@ impl Stage {
             fds: &[],
             stdio: [null, null, null],
             inherit: &[],
+            memory: Memory::Copied,
             cgroup: into.as_ref().map(AsFd::as_fd),
             tasks: &[],
         })?;
@@ -187,6 +188,7 @@ impl Stage {
             fds: &fds,
             stdio: [self.null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
             inherit: &[],
+            memory: Memory::Copied,
             cgroup: entry.into.as_ref().map(AsFd::as_fd),
             tasks: &borrow(&entry.tasks),
         })?;
@@ -255,6 +257,7 @@ impl Stage {
             fds: &[],
             stdio: [self.null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()],
             inherit: &[],
+            memory: Memory::Copied,
             cgroup: container.entry.into.as_ref().map(AsFd::as_fd),
             tasks: &borrow(&container.entry.tasks),
         })?;

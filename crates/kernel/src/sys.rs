@@ -33,7 +33,7 @@ pub fn check(returned: libc::c_long) -> Result<usize, Errno> {
 }
 
 /// Takes a descriptor that a system call has just returned.
-fn own(fd: usize) -> OwnedFd {
+pub(crate) fn own(fd: usize) -> OwnedFd {
     // SAFETY: the kernel returned it to us and nobody else knows it.
     unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
 }
@@ -52,9 +52,9 @@ pub struct CloneArgs {
     pub parent_tid: u64,
     /// Signal at exit.
     pub exit_signal: u64,
-    /// Unused: the child goes on with a copy of the caller's stack.
+    /// The lowest address of the child's stack; 0 for a copy of the caller's.
     pub stack: u64,
-    /// Unused.
+    /// Bytes of that stack.
     pub stack_size: u64,
     /// Unused.
     pub tls: u64,
@@ -68,6 +68,30 @@ pub struct CloneArgs {
 
 /// `CLONE_CLEAR_SIGHAND` (Linux 5.5)
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+/// `CLONE_INTO_CGROUP` (Linux 5.7)
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+impl CloneArgs {
+    /// For a child without signal handlers, whose pidfd goes to `pidfd`.
+    pub fn new(
+        flags: u64,
+        exit_signal: i32,
+        cgroup: Option<BorrowedFd<'_>>,
+        pidfd: *mut RawFd,
+    ) -> Self {
+        let (into_cgroup, cgroup) = match cgroup {
+            Some(cgroup) => (CLONE_INTO_CGROUP, cgroup.as_raw_fd() as u64),
+            None => (0, 0),
+        };
+        Self {
+            flags: flags | into_cgroup | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
+            pidfd: pidfd as u64,
+            exit_signal: exit_signal as u64,
+            cgroup,
+            ..Self::default()
+        }
+    }
+}
 
 /// Forks. In the child, which has no signal handlers: `Ok(None)`; in the
 /// parent: its pid and pidfd.
@@ -81,16 +105,7 @@ pub unsafe fn fork(
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Option<(i32, OwnedFd)>, Errno> {
     let mut pidfd: RawFd = -1;
-    let mut args = CloneArgs {
-        flags: flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND,
-        pidfd: &raw mut pidfd as u64,
-        exit_signal: exit_signal as u64,
-        ..CloneArgs::default()
-    };
-    if let Some(cgroup) = cgroup {
-        args.flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP
-        args.cgroup = cgroup.as_raw_fd() as u64;
-    }
+    let args = CloneArgs::new(flags, exit_signal, cgroup, &raw mut pidfd);
     // SAFETY: `args` is a valid `clone_args`, `pidfd` outlives the call; what
     // the child may do is the caller's promise.
     let pid =

@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use corten_kernel::launch::{FdIndex, Join, Launch, Message, NamespaceKind, Step, spawn};
+use corten_kernel::launch::{FdIndex, Join, Launch, Memory, Message, NamespaceKind, Step, spawn};
 use corten_kernel::memfd;
 use corten_kernel::process::{self, End};
 use corten_protocol::frame::{Event, LaunchFailure, Reply};
@@ -135,6 +135,7 @@ fn start_hook(
         fds: &fds,
         stdio: [state.as_fd(), error.as_fd(), error.as_fd()],
         inherit: &[],
+        memory: Memory::Copied,
         cgroup: None,
         tasks: &[],
     })

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use corten_base::limits::PLAN_BYTES_MAX;
 use corten_kernel::event::Interest;
-use corten_kernel::launch::{FdIndex, Join, Launch, NamespaceKind, Step, spawn};
+use corten_kernel::launch::{FdIndex, Join, Launch, Memory, NamespaceKind, Step, spawn};
 use corten_kernel::memfd::Mapped;
 use corten_kernel::stream::{pipe, set_nonblocking};
 use corten_protocol::frame::{CgroupFds, Refusal};
@@ -124,6 +124,7 @@ impl Shim {
             fds: &borrow(&fds),
             stdio: [end(0), end(1), end(2)],
             inherit: inherit.as_slice(),
+            memory: Memory::Copied,
             cgroup: cgroup.into.as_ref().map(AsFd::as_fd),
             tasks: &borrow(&cgroup.tasks),
         })

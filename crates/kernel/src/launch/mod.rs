@@ -13,6 +13,7 @@ mod execute;
 mod files;
 mod hook;
 mod init;
+mod lent;
 mod mounts;
 mod path;
 mod settings;
@@ -24,7 +25,7 @@ mod walk;
 
 pub use child::{Child, Message};
 use settings::{raise_limit, write_oom_score_adj};
-pub use spawn::{Join, Launch, STEP_BEFORE, spawn};
+pub use spawn::{Join, Launch, Memory, STEP_BEFORE, spawn};
 pub use step::*;
 pub(crate) use walk::clone_flag;
 

@@ -1,6 +1,7 @@
 //! From the parent's side: clone the child.
 
 use std::cell::Cell;
+use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
@@ -10,10 +11,10 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 
 use super::child::Child;
-use super::start;
 use super::step::{NamespaceKind, Step};
 use super::sync::{self, Heard, Word};
 use super::walk::clone_flag;
+use super::{lent, start};
 use crate::sys;
 
 /// The step index that stands for what happens before the first step: closing
@@ -44,6 +45,18 @@ pub enum Join<'a> {
     },
 }
 
+/// The memory of a child on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// A copy of the caller's, hidden from whoever may look into the child.
+    Copied,
+    /// The caller's own, so that nothing is copied; the calling thread waits
+    /// until the child has executed. For a trusted command in namespaces of the
+    /// host, with [`Join::Parents`] and no new namespaces: in a container the
+    /// child would show the caller's memory.
+    Lent,
+}
+
 /// A child to be.
 #[derive(Debug, Clone, Copy)]
 pub struct Launch<'a, S> {
@@ -60,6 +73,8 @@ pub struct Launch<'a, S> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// Descriptors that the command gets as 3, 4, 5 and so on. At most 16.
     pub inherit: &'a [BorrowedFd<'a>],
+    /// Whether the child is on its way in a copy of the caller's memory.
+    pub memory: Memory,
     /// Directory of a v2 cgroup to be born into.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// `tasks` of v1 groups, open for writing; at most
@@ -91,11 +106,19 @@ where
     let (ours, theirs) = sync::pair()?;
     // A handler of this process must not run in the child.
     let mask = sys::block_signals()?;
-    let made = match launch.join {
-        Join::Parents | Join::Before { user: None, pid: None } => direct(launch, &theirs),
-        Join::Before { user: None, pid: Some(pid) } => in_pid_namespace(launch, &theirs, pid),
-        Join::Process { pidfd, .. } => in_pid_namespace(launch, &theirs, pidfd),
-        Join::Before { user: Some(_), .. } => by_intermediate(launch, &ours, theirs),
+    let made = match (launch.memory, launch.join) {
+        (Memory::Lent, Join::Parents) if launch.new_namespaces.is_empty() => lent(launch, &theirs),
+        (Memory::Lent, _) => Err(Errno::INVAL),
+        (Memory::Copied, Join::Parents | Join::Before { user: None, pid: None }) => {
+            direct(launch, &theirs)
+        }
+        (Memory::Copied, Join::Before { user: None, pid: Some(pid) }) => {
+            in_pid_namespace(launch, &theirs, pid)
+        }
+        (Memory::Copied, Join::Process { pidfd, .. }) => in_pid_namespace(launch, &theirs, pidfd),
+        (Memory::Copied, Join::Before { user: Some(_), .. }) => {
+            by_intermediate(launch, &ours, theirs)
+        }
     };
     sys::restore_signals(mask);
     let (pid, pidfd) = made?;
@@ -113,6 +136,34 @@ where
         Some(made) => Ok(made),
         None => start::child(launch, theirs, ignored),
     }
+}
+
+/// What a child begins with in lent memory.
+struct Beginning<'l, 'a, S> {
+    launch: &'l Launch<'a, S>,
+    theirs: &'l OwnedFd,
+    ignored: u64,
+}
+
+fn lent<'a, S>(launch: &Launch<'a, S>, theirs: &OwnedFd) -> Result<(i32, OwnedFd), Errno>
+where
+    S: Iterator<Item = Step<'a>> + Clone,
+{
+    /// # Safety
+    /// The argument is a `Beginning<S>`.
+    unsafe extern "C" fn begin<'a, S>(argument: *const c_void) -> !
+    where
+        S: Iterator<Item = Step<'a>> + Clone,
+    {
+        // SAFETY: the caller waits with it until the child is done.
+        let beginning = unsafe { &*argument.cast::<Beginning<'_, 'a, S>>() };
+        start::child(beginning.launch, beginning.theirs, beginning.ignored)
+    }
+    let beginning = Beginning { launch, theirs, ignored: ignored_signals() };
+    let argument = (&raw const beginning).cast();
+    // SAFETY: `child` allocates nothing, takes no lock, does not unwind, and
+    // writes to its own stack alone.
+    unsafe { lent::run(begin::<S>, argument, launch.cgroup) }
 }
 
 thread_local! {

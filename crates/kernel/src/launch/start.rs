@@ -7,7 +7,7 @@ use corten_base::limits::FRAME_FDS_MAX;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::spawn::{Join, Launch, STEP_BEFORE};
+use super::spawn::{Join, Launch, Memory, STEP_BEFORE};
 use super::step::Step;
 use super::sync::{self, Word};
 use super::walk::{Walk, clone_flag};
@@ -32,7 +32,11 @@ pub(super) fn child<'a, S>(launch: &Launch<'a, S>, theirs: &OwnedFd, ignored: u6
 where
     S: Iterator<Item = Step<'a>> + Clone,
 {
-    let kept = match quiet(ignored).and_then(|()| keep(launch, theirs.as_raw_fd())) {
+    let quiet = match launch.memory {
+        Memory::Copied => quiet(ignored),
+        Memory::Lent => bare(ignored),
+    };
+    let kept = match quiet.and_then(|()| keep(launch, theirs.as_raw_fd())) {
         Ok(kept) => kept,
         Err(errno) => fail(theirs.as_raw_fd(), errno),
     };
@@ -130,13 +134,23 @@ fn open_proc() -> Result<OwnedFd, Errno> {
 
 /// Not to be looked into, dead with its parent, every signal at its default.
 fn quiet(ignored: u64) -> Result<(), Errno> {
-    hidden()?;
+    sys::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
+    bare(ignored)
+}
+
+/// The same but for the first, which is a thing of the memory: the parent's.
+fn bare(ignored: u64) -> Result<(), Errno> {
+    dies_with_parent()?;
     rustix::process::umask(Mode::empty());
     sys::default_signals(ignored)
 }
 
 fn hidden() -> Result<(), Errno> {
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0)?;
+    dies_with_parent()
+}
+
+fn dies_with_parent() -> Result<(), Errno> {
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize, 0).map(drop)
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use corten_base::SandboxId;
 use corten_kernel::cgroup::Cgroups;
 use corten_kernel::launch::{
-    self, CStrList, Child, FdIndex, Join, Launch, Message, NamespaceKind, Step,
+    self, CStrList, Child, FdIndex, Join, Launch, Memory, Message, NamespaceKind, Step,
 };
 use corten_kernel::{fdpass, ns};
 
@@ -118,6 +118,7 @@ impl ShimProgram {
             fds: &[self.mounts.as_fd()],
             stdio: [null, null, stderr.as_fd()],
             inherit: &[listener.as_fd(), exits.as_fd()],
+            memory: Memory::Lent,
             cgroup: group.as_ref().map(AsFd::as_fd),
             tasks: &[],
         })

@@ -121,6 +121,7 @@ impl Pod {
             fds: &fds,
             stdio: [null.as_fd(), null.as_fd(), error.as_fd()],
             inherit: &[listener.as_fd(), exits.as_fd()],
+            memory: Memory::Copied,
             cgroup: None,
             tasks: &[],
         })

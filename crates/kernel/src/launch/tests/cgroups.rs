@@ -57,6 +57,7 @@ fn check(new: Option<&Group>, old: Option<&Group>) {
         fds: &[root.as_fd()],
         stdio: [reader.as_fd(), null.as_fd(), null.as_fd()],
         inherit: &[],
+        memory: Memory::Copied,
         cgroup: into.as_ref().map(AsFd::as_fd),
         tasks: &tasks,
     };

@@ -23,6 +23,7 @@ fn an_exec_sees_the_container() {
         fds: &[root.as_fd()],
         stdio: [reader.as_fd(), null.as_fd(), null.as_fd()],
         inherit: &[],
+        memory: Memory::Copied,
         cgroup: None,
         tasks: &[],
     };

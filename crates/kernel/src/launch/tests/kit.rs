@@ -150,6 +150,21 @@ pub fn run_with<'a>(
     join: Join<'_>,
     fds: &[BorrowedFd<'_>],
 ) -> Running {
+    run_in(Memory::Copied, steps, new_namespaces, join, fds)
+}
+
+/// One that walks in the memory of the test.
+pub fn run_lent<'a>(steps: &[Step<'a>], fds: &[BorrowedFd<'_>]) -> Running {
+    run_in(Memory::Lent, steps, &[], Join::Parents, fds)
+}
+
+fn run_in<'a>(
+    memory: Memory,
+    steps: &[Step<'a>],
+    new_namespaces: &[NamespaceKind],
+    join: Join<'_>,
+    fds: &[BorrowedFd<'_>],
+) -> Running {
     let (reader, writer) = std::io::pipe().expect("pipe");
     let null = null();
     let launch = Launch {
@@ -159,6 +174,7 @@ pub fn run_with<'a>(
         fds,
         stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
         inherit: &[],
+        memory,
         cgroup: None,
         tasks: &[],
     };

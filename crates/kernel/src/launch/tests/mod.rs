@@ -6,5 +6,6 @@ mod container;
 mod failures;
 mod join;
 mod kit;
+mod lent;
 mod terminal;
 mod user;
