@@ -4,6 +4,7 @@
 //! Nothing here passes or fails but the measuring itself.
 #![forbid(unsafe_code)]
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
@@ -31,6 +32,10 @@ fn main() -> ExitCode {
 }
 
 fn bench(plan: Plan) -> Result<()> {
+    if let Some(figures) = &plan.redraw {
+        let directory = figures.parent().unwrap_or(Path::new("."));
+        return output::write_views(&Report::read(figures)?, directory);
+    }
     if !rustix::process::geteuid().is_root() {
         bail!("pods are root's to run: sudo make bench");
     }
@@ -40,17 +45,21 @@ fn bench(plan: Plan) -> Result<()> {
         .enable_all()
         .build()
         .context("unable to make a runtime")?;
-    let mut report = runtime.block_on(measure(plan))?;
+    let (mut report, left) = runtime.block_on(measure(plan))?;
     history::add(&mut report);
     print!("{}", corten_bench::report::text(&report));
     output::write(&report, &output)?;
     println!("\n{}", output.display());
+    if !left.is_empty() {
+        bail!("something was left behind: {}", left.join("; "));
+    }
     Ok(())
 }
 
 /// Measures, or as much of it as there is time for until somebody presses
-/// Ctrl-C; then nothing is reported. Everything is removed again.
-async fn measure(plan: Plan) -> Result<Report> {
+/// Ctrl-C; then nothing is reported. Everything is removed again: what could
+/// not be is told.
+async fn measure(plan: Plan) -> Result<(Report, Vec<String>)> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -68,9 +77,5 @@ async fn measure(plan: Plan) -> Result<Report> {
     };
     let report = session.report.clone();
     let left = session.leave().await;
-    outcome?;
-    if !left.is_empty() {
-        bail!("something was left behind: {}", left.join("; "));
-    }
-    Ok(report)
+    outcome.map(|()| (report, left))
 }

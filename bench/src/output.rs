@@ -21,6 +21,14 @@ pub fn write(report: &Report, directory: &Path) -> Result<()> {
     fs::create_dir_all(directory)
         .with_context(|| format!("unable to make {}", directory.display()))?;
     report.write(&directory.join(FIGURES))?;
+    write_views(report, directory)
+}
+
+/// Writes what people look at: tables and plots.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_views(report: &Report, directory: &Path) -> Result<()> {
     let mut text = markdown(report);
     for name in plot::write(report, directory)? {
         text += &format!("\n![{name}]({name})\n");

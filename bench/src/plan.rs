@@ -47,6 +47,9 @@ pub struct Plan {
     /// The image of that runtime's containers, which has `sleep` and `true`.
     #[arg(long, value_name = "REFERENCE")]
     pub image: Option<String>,
+    /// Measure nothing: make tables and plots anew, beside the figures of this file.
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    pub redraw: Option<PathBuf>,
     /// Where figures, tables and plots are written.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench")]
     pub output: PathBuf,

@@ -1,6 +1,6 @@
 //! One small diagram with lines: axes, grid, labels.
 
-use super::scale::{Scale, label};
+use super::scale::{Scale, label, labels};
 use super::svg::{Anchor, Svg};
 
 /// A diagram's place and axes.
@@ -42,10 +42,12 @@ impl Panel {
         } else {
             ticks
         };
-        for tick in ticks {
-            let [x, _] = self.at(*tick, 0.0);
+        let places = || ticks.iter().map(|tick| (self.at(*tick, 0.0)[0], *tick));
+        for (x, _) in places() {
             svg.line("grid", [x, self.top], [x, bottom]);
-            svg.text("small faint", [x, bottom + 14.0], Anchor::Middle, &label(*tick));
+        }
+        for (x, label) in labels(places()) {
+            svg.text("small faint", [x, bottom + 14.0], Anchor::Middle, &label);
         }
         let middle = self.left + self.width / 2.0;
         svg.text("small faint", [middle, bottom + 28.0], Anchor::Middle, below);

@@ -1,5 +1,6 @@
 //! From values to places on an axis.
 
+use super::svg::small_width_of;
 use crate::report::{Unit, number};
 
 /// Where the ratio of what is shown reaches this, an axis is logarithmic.
@@ -70,6 +71,23 @@ impl Scale {
     pub fn is_logarithmic(self) -> bool {
         matches!(self, Self::Logarithmic(..))
     }
+}
+
+/// What is written at ticks, given as places in pixels and values: not where it
+/// would touch what is written at the tick before.
+pub fn labels(ticks: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, String)> {
+    const APART: f64 = 4.0;
+    let mut end = f64::NEG_INFINITY;
+    let mut labels = Vec::new();
+    for (place, value) in ticks {
+        let text = label(value);
+        let half = small_width_of(&text) / 2.0;
+        if place - half >= end + APART {
+            end = place + half;
+            labels.push((place, text));
+        }
+    }
+    labels
 }
 
 /// 1, 2 or 5 of the power of ten that divides a range into some steps.

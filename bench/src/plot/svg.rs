@@ -170,14 +170,35 @@ fn patterns() -> String {
     all + "</defs>\n"
 }
 
-/// About how wide a text of the usual size is.
+/// How wide a text of the usual size is, at most, in the widest of the fonts.
 pub fn width_of(text: &str) -> f64 {
     text.chars().count() as f64 * 6.8
 }
 
-/// About how wide a text in small print is.
+/// How wide a text in small print is, likewise.
 pub fn small_width_of(text: &str) -> f64 {
-    text.chars().count() as f64 * 5.9
+    text.chars().count() as f64 * 6.4
+}
+
+/// How wide the head of a diagram is, likewise.
+pub fn head_width_of(text: &str) -> f64 {
+    text.chars().count() as f64 * 8.3
+}
+
+/// The head of a diagram in lines that are no wider than this, but for words
+/// that are.
+pub fn head_lines(text: &str, width: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if head_width_of(line) + head_width_of(word) + 5.0 <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn escaped(text: &str) -> String {

@@ -1,6 +1,8 @@
 //! Pictures show what reports hold, inside their frames.
 
+use super::svg::{head_width_of, small_width_of};
 use super::*;
+use crate::operations::catalogue::IDLE_DAEMON;
 use crate::report::{Operation, Runtime, Unit};
 
 /// A report like a real one.
@@ -70,6 +72,52 @@ fn pictures_are_written_and_nothing_leaves_them() {
         assert!(!text.contains("NaN") && !text.contains("inf"), "{name}");
         assert!(text.contains("CRI-O+crun (history)") || name == "latency.svg", "{name}");
         assert!(text.contains("AMD EPYC 9B14 &lt;test&gt;"), "{name}");
+    }
+}
+
+/// Texts as `(y, from, to)`, as wide as they may be.
+fn texts(picture: &str) -> Vec<(f64, f64, f64, String)> {
+    let of = |head: &str, name: &str| -> String {
+        let value = head.split(&format!("{name}=\"")).nth(1).and_then(|it| it.split('"').next());
+        value.expect("an attribute").to_owned()
+    };
+    let all = picture.split("<text ").skip(1).map(|part| {
+        let (head, rest) = part.split_once('>').expect("a whole element");
+        let text = rest.split("</text>").next().expect("its end").to_owned();
+        let class = of(head, "class");
+        let width = match class.split(' ').next() {
+            Some("head") => head_width_of(&text),
+            Some("small") => small_width_of(&text),
+            _ => width_of(&text),
+        };
+        let [x, y]: [f64; 2] =
+            ["x", "y"].map(|name| of(head, &format!(" {name}")).parse().unwrap());
+        let from = match of(head, "text-anchor").as_str() {
+            "start" => x,
+            "middle" => x - width / 2.0,
+            _ => x - width,
+        };
+        (y, from, from + width, text)
+    });
+    all.collect()
+}
+
+#[test]
+fn no_text_touches_another() {
+    let mut report = sample();
+    for series in &mut report.series {
+        let (long, title) = IDLE_DAEMON;
+        if series.operation.key == long {
+            series.operation.title = title.into();
+        }
+    }
+    for picture in [bars::draw, latency::draw, growth::draw] {
+        let mut all = texts(&picture(&report).expect("a picture"));
+        all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        for pair in all.windows(2) {
+            let [(y, _, end, text), (below, from, _, next)] = pair else { continue };
+            assert!(y != below || end <= from, "{text:?} touches {next:?}");
+        }
     }
 }
 
