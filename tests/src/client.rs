@@ -62,6 +62,14 @@ impl Pod {
         Self { config, handler: String::new() }
     }
 
+    /// A pod as kubelets make it: with RuntimeDefault seccomp.
+    pub fn of_kubelet(machine: &Machine, name: &str) -> Self {
+        let mut pod = Self::new(machine, name);
+        let linux = pod.config.linux.get_or_insert_default();
+        linux.security_context.get_or_insert_default().seccomp = runtime_default();
+        pod
+    }
+
     /// The namespace options, to be changed.
     pub fn namespaces(&mut self) -> &mut cri::NamespaceOption {
         self.config
@@ -103,6 +111,20 @@ impl Container {
         Self { config }
     }
 
+    /// A container that idles, as kubelets make it: with a limit of memory,
+    /// shares of the processor, and RuntimeDefault seccomp.
+    pub fn of_kubelet(image: &str) -> Self {
+        let mut container = Self::new("main", image, &["sleep", "1000"]);
+        container.security().seccomp = runtime_default();
+        container.linux().resources = Some(cri::LinuxContainerResources {
+            cpu_shares: 102,
+            memory_limit_in_bytes: 128 << 20,
+            oom_score_adj: 1000,
+            ..Default::default()
+        });
+        container
+    }
+
     /// A shell script.
     pub fn shell(name: &str, image: &str, script: &str) -> Self {
         Self::new(name, image, &["/bin/sh", "-c", script])
@@ -117,6 +139,11 @@ impl Container {
     pub fn security(&mut self) -> &mut cri::LinuxContainerSecurityContext {
         self.linux().security_context.get_or_insert_default()
     }
+}
+
+fn runtime_default() -> Option<cri::SecurityProfile> {
+    let profile_type = cri::security_profile::ProfileType::RuntimeDefault.into();
+    Some(cri::SecurityProfile { profile_type, ..Default::default() })
 }
 
 impl Client {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,7 @@ impl Counts {
 /// A strace that follows a daemon.
 pub struct Trace {
     strace: Child,
+    path: PathBuf,
     output: BufReader<File>,
     calls: Calls,
 }
@@ -130,7 +132,7 @@ impl Trace {
             .stderr(File::create(&said).expect("a file"))
             .spawn()
             .expect("strace can be run");
-        let trace = Self { strace, output: BufReader::new(output), calls: Calls::default() };
+        let trace = Self { strace, path, output: BufReader::new(output), calls: Calls::default() };
         until("strace is attached", async || {
             std::fs::read_to_string(&said).ok().filter(|said| said.contains(" attached"))
         })
@@ -200,6 +202,8 @@ impl Drop for Trace {
         let pid = rustix::process::Pid::from_child(&self.strace);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.strace.wait();
+        // Another may follow this daemon later.
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 

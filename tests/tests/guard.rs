@@ -2,6 +2,7 @@
 //! has the bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use corten_tests::drift::mounts;
 use corten_tests::group::by_systemd;
 use corten_tests::trace::Counts;
 use corten_tests::{Client, Daemon, Machine, Trace};
+use futures_util::StreamExt as _;
+use futures_util::stream::iter;
 use serde::{Deserialize, Serialize};
 
 /// How much more than in the file the calls of an operation may be, in all:
@@ -23,6 +26,14 @@ const CALLS_SLACK_MIN: u64 = 4;
 const COMMITS_SLACK: usize = 4;
 /// Each operation is done so often; see [`fewest`].
 const ROUNDS: usize = 3;
+/// Pods among which another one lives.
+const FEW: usize = 10;
+const MANY: usize = 100;
+/// How many calls more an operation may take among many, for the reason of
+/// [`CALLS_SLACK_PERCENT`]: less than one for ten of the pods that came.
+const GROWTH_MAX: u64 = 8;
+/// How many pods are made at once.
+const AT_ONCE: usize = 8;
 /// Pods that rest.
 const PODS_AT_REST: usize = 8;
 /// How long nothing may happen in them.
@@ -77,6 +88,28 @@ impl Found {
         self.0.iter().map(|(operation, rounds)| ((*operation).to_owned(), bounds(rounds))).collect()
     }
 
+    /// What is more than so many times what it was, in words.
+    fn growth(&self, before: &Self, times: u64) -> String {
+        let mut text = String::new();
+        for (operation, rounds) in &self.0 {
+            let few = &before.0[operation];
+            let (now, then) = (fewest(rounds, Counts::calls), fewest(few, Counts::calls));
+            let most = times * then.calls() + GROWTH_MAX;
+            if now.calls() > most {
+                text += &format!("{operation}: {} calls → {}\n", then.calls(), now.calls());
+                text += &grown_calls(&then.by_call, &now.by_call, times);
+            }
+            for kind in now.kinds.keys().filter(|kind| **kind != "commits") {
+                let count = |rounds| fewest(rounds, |counts| counts.of(kind).len()).of(kind).len();
+                let (then, now) = (count(few), count(rounds));
+                if now as u64 > times * then as u64 {
+                    text += &format!("{operation}: {kind}: {then} → {now}\n");
+                }
+            }
+        }
+        text
+    }
+
     /// What is more than it may be, in words.
     fn excesses(&self, table: &Table) -> String {
         let mut text = String::new();
@@ -117,47 +150,28 @@ fn excess_of_calls(operation: &str, rounds: &[Counts], bounds: &Bounds, text: &m
         return;
     }
     *text += &format!("{operation}: calls: {before} → {now}, at most {most}\n");
-    for (call, count) in &counts.by_call {
-        let before = bounds.by_call.get(call).copied().unwrap_or(0);
-        if *count > before {
-            *text += &format!("    {call}: {before} → {count}\n");
+    *text += &grown_calls(&bounds.by_call, &counts.by_call, 1);
+}
+
+/// The calls that there are more of than so many times as before.
+fn grown_calls(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>, times: u64) -> String {
+    let mut text = String::new();
+    for (call, count) in now {
+        let before = before.get(call).copied().unwrap_or(0);
+        if *count > times * before {
+            text += &format!("    {call}: {before} → {count}\n");
         }
     }
+    text
 }
 
 fn file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("guard.toml")
 }
 
-/// A pod as the kubelet makes it.
-fn pod(machine: &Machine, name: &str) -> Pod {
-    let mut pod = Pod::new(machine, name);
-    let security =
-        pod.config.linux.get_or_insert_default().security_context.get_or_insert_default();
-    security.seccomp = runtime_default();
-    pod
-}
-
-fn container(image: &str) -> Container {
-    let mut container = Container::new("main", image, &["sleep", "1000"]);
-    container.security().seccomp = runtime_default();
-    container.linux().resources = Some(cri::LinuxContainerResources {
-        cpu_shares: 102,
-        memory_limit_in_bytes: 128 << 20,
-        oom_score_adj: 1000,
-        ..Default::default()
-    });
-    container
-}
-
-fn runtime_default() -> Option<cri::SecurityProfile> {
-    let profile_type = cri::security_profile::ProfileType::RuntimeDefault.into();
-    Some(cri::SecurityProfile { profile_type, ..Default::default() })
-}
-
 /// One pod's life, operation by operation.
 async fn live(found: &mut Found, trace: &mut Trace, client: &mut Client, pod: &Pod, image: &str) {
-    let container = container(image);
+    let container = Container::of_kubelet(image);
     let id = found.count(trace, "RunPodSandbox", client.run_pod(pod)).await.unwrap();
     let create = client.create(&id, pod, &container);
     let main = found.count(trace, "CreateContainer", create).await.unwrap();
@@ -170,16 +184,22 @@ async fn live(found: &mut Found, trace: &mut Trace, client: &mut Client, pod: &P
     found.count(trace, "RemovePodSandbox", client.remove_pod(&id)).await.unwrap();
 }
 
-/// What is asked about pods that run.
-async fn look(found: &mut Found, trace: &mut Trace, client: &mut Client) {
-    found.count(trace, "ListContainers of 8", client.containers()).await;
-    found.count(trace, "ListPodSandbox of 8", client.pods()).await;
+/// What is asked about so many pods that run, each with one container.
+async fn look(found: &mut Found, trace: &mut Trace, client: &mut Client, pods: usize) {
+    let containers = found.count(trace, "ListContainers", client.containers()).await;
+    assert_eq!(containers.len(), pods);
+    let sandboxes = found.count(trace, "ListPodSandbox", client.pods()).await;
+    assert_eq!(sandboxes.len(), pods);
     let stats = client.runtime.list_container_stats(cri::ListContainerStatsRequest::default());
-    let stats = found.count(trace, "ListContainerStats of 8", stats).await.unwrap();
-    assert_eq!(stats.into_inner().stats.len(), PODS_AT_REST);
+    let stats = found.count(trace, "ListContainerStats", stats).await.unwrap();
+    assert_eq!(stats.into_inner().stats.len(), pods);
     let stats = client.runtime.list_pod_sandbox_stats(cri::ListPodSandboxStatsRequest::default());
-    let stats = found.count(trace, "ListPodSandboxStats of 8", stats).await.unwrap();
-    assert_eq!(stats.into_inner().stats.len(), PODS_AT_REST);
+    let stats = found.count(trace, "ListPodSandboxStats", stats).await.unwrap();
+    assert_eq!(stats.into_inner().stats.len(), pods);
+    let metrics = cri::ListPodSandboxMetricsRequest::default();
+    let metrics = client.runtime.list_pod_sandbox_metrics(metrics);
+    let metrics = found.count(trace, "ListPodSandboxMetrics", metrics).await.unwrap();
+    assert_eq!(metrics.into_inner().pod_metrics.len(), pods);
 }
 
 #[test]
@@ -194,10 +214,30 @@ fn operations_cost_what_they_did() {
         trace.settle().await;
         let mut found = Found::default();
         for round in 0..ROUNDS {
-            let pod = pod(machine, &format!("pod{round}"));
+            let pod = Pod::of_kubelet(machine, &format!("pod{round}"));
             live(&mut found, &mut trace, &mut client, &pod, &image).await;
         }
         judge("operations", &found);
+    });
+}
+
+#[test]
+fn a_pod_costs_among_many_what_it_costs_among_few() {
+    Machine::run(async |machine, daemon| {
+        let (mut client, image) = ready(machine, daemon).await;
+        stand(machine, &client, &image, 0..FEW).await;
+        let (few, few_lists) = among(machine, daemon, &mut client, &image, FEW, 1).await;
+        stand(machine, &client, &image, FEW..MANY).await;
+        let mut grown = String::new();
+        for round in 1..=ROUNDS {
+            let (many, many_lists) = among(machine, daemon, &mut client, &image, MANY, round).await;
+            let times = (MANY / FEW) as u64;
+            grown = many.growth(&few, 1) + &many_lists.growth(&few_lists, times);
+            if grown.is_empty() {
+                return;
+            }
+        }
+        panic!("among {MANY} pods, against {FEW}:\n{grown}");
     });
 }
 
@@ -214,7 +254,7 @@ fn pods_at_rest_cost_nothing_and_lists_little() {
         trace.settle().await;
         let mut found = Found::default();
         for _ in 0..ROUNDS {
-            look(&mut found, &mut trace, &mut client).await;
+            look(&mut found, &mut trace, &mut client, PODS_AT_REST).await;
         }
         judge("lists", &found);
         let mut seen = Vec::new();
@@ -228,6 +268,32 @@ fn pods_at_rest_cost_nothing_and_lists_little() {
     });
 }
 
+/// What a pod's life costs among so many, and what is asked about them.
+async fn among(
+    machine: &Machine,
+    daemon: &Daemon,
+    client: &mut Client,
+    image: &str,
+    pods: usize,
+    round: usize,
+) -> (Found, Found) {
+    let mut trace = Trace::of(machine, daemon).await;
+    trace.settle().await;
+    let (mut life, mut lists) = (Found::default(), Found::default());
+    let pod = Pod::of_kubelet(machine, &format!("among{pods}-{round}"));
+    live(&mut life, &mut trace, client, &pod, image).await;
+    look(&mut lists, &mut trace, client, pods).await;
+    (life, lists)
+}
+
+/// Makes pods with these numbers, each with a container that runs.
+async fn stand(machine: &Machine, client: &Client, image: &str, numbers: Range<usize>) {
+    let make = async |number: usize| {
+        run(machine, &mut client.clone(), &format!("standing{number}"), image).await;
+    };
+    iter(numbers).for_each_concurrent(AT_ONCE, make).await;
+}
+
 async fn ready(machine: &Machine, daemon: &Daemon) -> (Client, String) {
     let mut client = daemon.client().await;
     let image = machine.image("busybox");
@@ -237,9 +303,9 @@ async fn ready(machine: &Machine, daemon: &Daemon) -> (Client, String) {
 
 /// A pod whose container runs: its id.
 async fn run(machine: &Machine, client: &mut Client, name: &str, image: &str) -> String {
-    let pod = pod(machine, name);
+    let pod = Pod::of_kubelet(machine, name);
     let id = client.run_pod(&pod).await.expect("the pod runs");
-    client.run(&id, &pod, &container(image)).await.expect("the container runs");
+    client.run(&id, &pod, &Container::of_kubelet(image)).await.expect("the container runs");
     id
 }
 

@@ -54,3 +54,6 @@ impl Sink {
         self.put(metric, &[], value);
     }
 }
+
+#[cfg(test)]
+mod tests;
