@@ -1,9 +1,10 @@
 //! What pods and containers use: figures, lists, streams.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use corten_api::cri;
-use corten_tests::client::Client;
+use corten_base::limits::{GRPC_ANSWER_BYTES_MAX, GRPC_MESSAGE_BYTES_MAX};
+use corten_tests::client::{Client, Pod};
 use corten_tests::{Machine, Scene, until};
 use tonic::Code;
 
@@ -225,6 +226,47 @@ fn plain_lists_as_streams() {
     });
 }
 
+/// What few pods of a full node say of themselves, or many: a list that is
+/// larger than what kubelets take comes whole to whom takes more, and as a
+/// stream to all.
+#[test]
+fn lists_that_are_larger_than_a_message() {
+    const PODS: usize = 3;
+    Machine::run(async |machine, daemon| {
+        let mut client = daemon.client().await;
+        let mut ids = Vec::new();
+        for number in 0..PODS {
+            let mut pod = Pod::new(machine, &format!("pod{number}"));
+            pod.namespaces().network = cri::NamespaceMode::Node.into();
+            pod.config.hostname.clear();
+            let text = "x".repeat(GRPC_MESSAGE_BYTES_MAX / PODS + 1);
+            pod.config.annotations.insert("large".into(), text);
+            ids.push(client.run_pod(&pod).await.expect("the pod runs"));
+        }
+        let request = cri::ListPodSandboxRequest::default;
+        let refused = client.runtime.list_pod_sandbox(request()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+        let mut patient = client.runtime.clone().max_decoding_message_size(GRPC_ANSWER_BYTES_MAX);
+        let list = patient.list_pod_sandbox(request()).await.expect("a list").into_inner();
+        let listed = list.items.into_iter().map(|pod| pod.id);
+        assert_eq!(listed.collect::<BTreeSet<_>>(), ids.iter().cloned().collect());
+
+        let request = cri::StreamPodSandboxesRequest::default();
+        let stream = client.runtime.stream_pod_sandboxes(request).await;
+        let mut stream = stream.expect("a stream").into_inner();
+        let mut streamed = BTreeSet::new();
+        while let Some(batch) = stream.message().await.expect("a message") {
+            streamed.extend(batch.pod_sandboxes.into_iter().map(|pod| pod.id));
+        }
+        assert_eq!(streamed, ids.iter().cloned().collect());
+        // The kit takes no more than kubelets do.
+        for id in ids {
+            client.stop_pod(&id).await.expect("the pod stops");
+            client.remove_pod(&id).await.expect("the pod is removed");
+        }
+    });
+}
+
 /// Metrics that depend on what this machine counts.
 fn may_be_missing(name: &str) -> bool {
     let counted = ["_blkio_", "_fs_reads_", "_fs_writes_", "_hugetlb_", "_pressure_"];
@@ -257,7 +299,7 @@ fn metrics_of_pods() {
         assert_eq!(container.container_id, id);
 
         let mut seen = BTreeMap::new();
-        let mut series = std::collections::BTreeSet::new();
+        let mut series = BTreeSet::new();
         for metric in pod.metrics.iter().chain(&container.metrics) {
             let keys = &keys[&metric.name];
             assert_eq!(keys.len(), metric.label_values.len(), "{metric:?}");
