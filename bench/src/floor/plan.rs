@@ -16,7 +16,7 @@ use corten_spec::request::{
 };
 use corten_spec::{
     ExecBase, LowerInput, bind_sources, cgroup_resources, files, filter, lower, lower_exec,
-    resolve_user,
+    resolve_user, v1_cgroups,
 };
 
 /// Host name of every pod: their plans are then the same.
@@ -68,6 +68,8 @@ impl Plans {
             .zip(first..);
         let namespaces: Vec<_> = namespaces.map(|(kind, at)| (kind, FdIndex(at))).collect();
         let layout = layout(cgroups);
+        let end = first + namespaces.len() as u16;
+        let v1_cgroups = v1_cgroups(spec, &layout, end);
         let seccomp = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
         let filter = seccomp.map(filter).transpose()?.map(Arc::new);
         let container = lower(
@@ -75,13 +77,13 @@ impl Plans {
             &LowerInput {
                 id: NAME,
                 bundle: "/",
-                fd_count: first + namespaces.len() as u16,
+                fd_count: end + v1_cgroups.len() as u16,
                 root: FdIndex(0),
                 binds: &places,
                 namespaces: &namespaces,
                 pid_of: "",
                 own_mounts: &[],
-                v1_hierarchies: LowerInput::hierarchies(&layout),
+                v1_cgroups: &v1_cgroups,
                 host_mounts: None,
             },
             filter.as_deref(),

@@ -148,7 +148,7 @@ impl Stage {
             fds: &[],
             stdio: [null, null, null],
             inherit: &[],
-            memory: Memory::Copied,
+            memory: Memory::Lent,
             cgroup: into.as_ref().map(AsFd::as_fd),
             tasks: &[],
         })?;
@@ -180,6 +180,8 @@ impl Stage {
             Bind::Shm => shm.as_fd(),
         }));
         fds.extend([namespaces.net.as_fd(), namespaces.ipc.as_fd(), namespaces.uts.as_fd()]);
+        let cgroups = group.mounts()?;
+        fds.extend(borrow(&cgroups));
         let plan = view(&self.plans.container)?;
         let child = spawn(&Launch {
             steps: plan.steps(),

@@ -20,6 +20,7 @@ pub use container::{ContainerInput, NodePolicy, container_spec};
 pub use error::{Error, Result};
 pub use lower::{
     BindSource, ExecBase, LowerInput, bind_sources, cgroup_resources, filter, lower, lower_exec,
+    v1_cgroups,
 };
 pub use update::{Update, update};
 pub use user::{ResolvedUser, resolve_user};

@@ -53,20 +53,25 @@ pub struct LowerInput<'a> {
     /// Host paths of binds that the shim has in its own mount namespace, and
     /// the path there (the pod's /dev/shm). They are not opened.
     pub own_mounts: &'a [(&'a str, &'a str)],
-    /// v1 hierarchies to show at /sys/fs/cgroup; empty on a unified host.
-    pub v1_hierarchies: &'a [String],
+    /// What is shown at /sys/fs/cgroup of v1 hierarchies: their names, and a
+    /// detached mount of the container's group in each. Empty on a unified host.
+    pub v1_cgroups: &'a [(&'a str, FdIndex)],
     /// The host's mount namespace, for hooks.
     pub host_mounts: Option<FdIndex>,
 }
 
-impl<'a> LowerInput<'a> {
-    /// The hierarchies of a node.
-    pub fn hierarchies(layout: &'a CgroupLayout) -> &'a [String] {
-        match layout {
-            CgroupLayout::V2 => &[],
-            CgroupLayout::V1 { hierarchies } => hierarchies,
-        }
+/// The v1 hierarchies of a node that a container sees, whose mounts are to be
+/// handed over from `first` on.
+pub fn v1_cgroups<'a>(
+    spec: &Spec,
+    layout: &'a CgroupLayout,
+    first: u16,
+) -> Vec<(&'a str, FdIndex)> {
+    let CgroupLayout::V1 { hierarchies } = layout else { return Vec::new() };
+    if !spec.mounts.iter().any(mounts::shows_cgroups) {
+        return Vec::new();
     }
+    hierarchies.iter().map(String::as_str).zip((first..).map(FdIndex)).collect()
 }
 
 /// A plan being written.

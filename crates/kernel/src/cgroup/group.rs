@@ -16,7 +16,7 @@ use super::resources::Resources;
 use super::stats::{self, Stats};
 use super::undo::{Undo, UndoLog};
 use super::{remove, v1, v2};
-use crate::{Context as _, Error, Result};
+use crate::{Context as _, Error, Result, mount};
 
 /// How long a group may take to stop all its processes.
 const FREEZE_MAX: Duration = Duration::from_secs(10);
@@ -120,6 +120,15 @@ impl Group {
             Err(_) => (None, None),
         };
         Ok(Entry { into, kill, tasks: self.tasks()?, oom: self.oom()? })
+    }
+
+    /// What a container whose group this is sees of each of
+    /// [`super::Cgroups::v1_hierarchies`]: detached mounts of the group. To
+    /// mount the hierarchy anew, from inside, shows the same, but makes the
+    /// kernel walk all groups of the v2 hierarchy, under the lock of all.
+    pub fn mounts(&self) -> Result<Vec<OwnedFd>> {
+        let clone = |old| mount::open_tree(self.old(old).path(), false);
+        self.hierarchies.v1.iter().map(clone).collect()
     }
 
     fn tasks(&self) -> Result<Vec<OwnedFd>> {

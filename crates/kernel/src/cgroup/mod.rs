@@ -52,11 +52,11 @@ impl Cgroups {
         self.hierarchies.v1.is_empty()
     }
 
-    /// The v1 hierarchies as a container should see them: the mount options
-    /// that choose each, `cpu,cpuacct` or `name=systemd`. Empty on a unified
-    /// machine.
+    /// The names of the v1 hierarchies below /sys/fs/cgroup, `cpu,cpuacct` or
+    /// `systemd`. Empty on a unified machine.
     pub fn v1_hierarchies(&self) -> Vec<String> {
-        self.hierarchies.v1.iter().map(|hierarchy| hierarchy.options.clone()).collect()
+        let name = |options: &str| options.strip_prefix("name=").unwrap_or(options).to_owned();
+        self.hierarchies.v1.iter().map(|hierarchy| name(&hierarchy.options)).collect()
     }
 
     /// Whether this machine can control the thing at all, v1 or v2.

@@ -511,3 +511,20 @@ fn a_busy_group_is_named_with_its_processes() {
     let pid = guest.0.as_ref().unwrap().id();
     assert!(error.to_string().contains(&format!("(processes in it: {pid})")), "{error}");
 }
+
+#[test]
+fn what_a_container_sees_of_v1_groups_is_its_own() {
+    use std::os::fd::AsFd as _;
+    let scene = Scene::new();
+    let group = scene.create("shown", &Resources::default());
+    scene.create("shown/below", &Resources::default());
+    let names = scene.cgroups.v1_hierarchies();
+    let mounts = group.mounts().unwrap();
+    assert_eq!(mounts.len(), names.len());
+    for (mount, name) in mounts.iter().zip(names) {
+        let shown = rustix::fs::fstat(mount.as_fd()).unwrap();
+        let group = rustix::fs::stat(group.directory_at(&name).unwrap()).unwrap();
+        assert_eq!((shown.st_dev, shown.st_ino), (group.st_dev, group.st_ino), "{name}");
+        assert!(rustix::fs::statat(mount, "below", rustix::fs::AtFlags::empty()).is_ok());
+    }
+}

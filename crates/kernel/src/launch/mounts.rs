@@ -176,25 +176,6 @@ impl Walk<'_> {
         sys::mount_setattr(self.root()?.as_fd(), false, MOUNT_ATTR_RDONLY, 0, 0, None)
     }
 
-    pub(super) fn mount_cgroups(
-        &self,
-        target: &CStr,
-        hierarchies: CStrList<'_>,
-        attributes: MountAttributes,
-    ) -> Result<(), Errno> {
-        let root = self.root()?;
-        let at = ensure(root.as_fd(), target, Make::Directory)?;
-        if hierarchies.count == 0 {
-            return put(cgroup2(attributes.set)?.as_fd(), at.as_fd());
-        }
-        let all = tmpfs(c"755", attributes.set & !MOUNT_ATTR_RDONLY)?;
-        put(all.as_fd(), at.as_fd())?;
-        for hierarchy in hierarchies.iter() {
-            mount_hierarchy(all.as_fd(), hierarchy, attributes.set)?;
-        }
-        set(all.as_fd(), MountAttributes { recursive: false, ..attributes })
-    }
-
     pub(super) fn mask(&mut self, path: &CStr) -> Result<(), Errno> {
         let root = self.root()?;
         let at = match open_in(root.as_fd(), path, OFlags::PATH) {
@@ -234,45 +215,4 @@ impl Walk<'_> {
         sys::mount_setattr(mount.as_fd(), true, MOUNT_ATTR_RDONLY, 0, 0, None)?;
         put(mount.as_fd(), at.as_fd())
     }
-}
-
-fn cgroup2(attributes: u64) -> Result<OwnedFd, Errno> {
-    let context = rustix::mount::fsopen(c"cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(context.as_fd(), c"source", c"cgroup")?;
-    finish(context.as_fd(), attributes)
-}
-
-/// One v1 hierarchy (or the v2 one of a hybrid machine, named `unified`) as a
-/// directory of the tmpfs.
-fn mount_hierarchy(all: BorrowedFd<'_>, hierarchy: &CStr, attributes: u64) -> Result<(), Errno> {
-    let bytes = hierarchy.to_bytes_with_nul();
-    let named = bytes.strip_prefix(b"name=");
-    let directory = CStr::from_bytes_with_nul(named.unwrap_or(bytes)).map_err(|_| Errno::INVAL)?;
-    let mount = if hierarchy == c"unified" {
-        cgroup2(attributes)?
-    } else {
-        let context = rustix::mount::fsopen(c"cgroup", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        let context = context.as_fd();
-        rustix::mount::fsconfig_set_string(context, c"source", c"cgroup")?;
-        if named.is_some() {
-            rustix::mount::fsconfig_set_string(context, c"name", directory)?;
-        } else {
-            for controller in hierarchy.to_bytes().split(|byte| *byte == b',') {
-                let controller = Text::from(controller)?;
-                rustix::mount::fsconfig_set_flag(context, controller.as_c_str()?)?;
-            }
-        }
-        finish(context, attributes)?
-    };
-    rustix::fs::mkdirat(all, directory, Mode::from_raw_mode(0o755))?;
-    let at = open_in(all, directory, OFlags::PATH | OFlags::DIRECTORY)?;
-    put(mount.as_fd(), at.as_fd())?;
-    // `cpu` and `cpuacct` are looked for by their own names, too.
-    if hierarchy.to_bytes().contains(&b',') {
-        for controller in hierarchy.to_bytes().split(|byte| *byte == b',') {
-            let controller = Text::from(controller)?;
-            rustix::fs::symlinkat(directory, all, controller.as_c_str()?)?;
-        }
-    }
-    Ok(())
 }

@@ -204,19 +204,6 @@ pub enum Step<'a> {
         /// (OCI `tmpcopyup`).
         copy_up: bool,
     },
-    /// Show the container its cgroups at `target`: `cgroup2` inside its cgroup
-    /// namespace on a unified host, a tmpfs with one mount for each v1
-    /// hierarchy on others.
-    MountCgroups {
-        /// Where, usually /sys/fs/cgroup.
-        target: &'a CStr,
-        /// v1 hierarchies as the names below the host's /sys/fs/cgroup, each a
-        /// comma-separated controller list (`cpu,cpuacct`, `name=systemd`);
-        /// empty for v2.
-        v1_hierarchies: CStrList<'a>,
-        /// Attributes.
-        attributes: MountAttributes,
-    },
     /// Remount what is mounted at `target` with these attributes.
     Remount {
         /// Where.

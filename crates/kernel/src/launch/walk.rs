@@ -170,7 +170,6 @@ impl<'w> Walk<'w> {
             | Step::MountFd { .. }
             | Step::MountOwn { .. }
             | Step::MountNew { .. }
-            | Step::MountCgroups { .. }
             | Step::Remount { .. }
             | Step::Device { .. }
             | Step::Symlink { .. }
@@ -195,9 +194,6 @@ impl<'w> Walk<'w> {
             }
             Step::MountNew { fstype, source, options, target, attributes, copy_up } => {
                 self.mount_new(&NewMount { fstype, source, options, target, attributes, copy_up })
-            }
-            Step::MountCgroups { target, v1_hierarchies, attributes } => {
-                self.mount_cgroups(target, v1_hierarchies, attributes)
             }
             Step::Remount { target, attributes } => self.remount(target, attributes),
             Step::Device { path, mode, major, minor, uid, gid } => {

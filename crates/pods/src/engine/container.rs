@@ -1,7 +1,7 @@
 //! Making a container: root filesystem, user, OCI spec, plan, cgroup, log; then
 //! all of that goes to the shim in one frame.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, mpsc};
 
 use corten_base::ContainerId;
@@ -182,13 +182,13 @@ impl Inner {
         let shim = self.shim_of(container).await?;
         // The group is made while the spec is, and gets its limits from there.
         let (found, limits) = mpsc::channel();
-        let (prepared, log, entry) = tokio::join!(
+        let (prepared, log, group) = tokio::join!(
             self.prepare(container, image, found),
             self.open_log(container),
             self.make_cgroup(container, limits)
         );
         let Prepared { plan, user } = prepared?;
-        let (log, entry) = (log?, entry?);
+        let (log, (entry, groups)) = (log?, group?);
         container.keep_plan(plan.bytes.clone());
         container.record.send_modify(|record| record.user = user);
         let config = &container.config;
@@ -208,12 +208,13 @@ impl Inner {
                 oom: entry.oom.is_some(),
             },
         };
-        let Plan { memfd, fds: plan_fds, .. } = plan;
+        let Plan { memfd, fds: plan_fds, shows_cgroups, .. } = plan;
         let mut fds = vec![memfd.as_fd()];
         fds.push(log.as_fd());
         let of_cgroup = entry.into.iter().chain(&entry.kill).chain(&entry.tasks).chain(&entry.oom);
         fds.extend(of_cgroup.map(AsFd::as_fd));
-        fds.extend(plan_fds.iter().map(AsFd::as_fd));
+        let groups = groups.iter().filter(|_| shows_cgroups);
+        fds.extend(plan_fds.iter().chain(groups).map(AsFd::as_fd));
         match shim.call(&request, &fds).await?.0 {
             Reply::Done => Ok(()),
             Reply::Refused(Refusal::Full) => Err(Error::new(
@@ -233,12 +234,12 @@ impl Inner {
     }
 
     /// Makes the container's cgroup, and sets the limits as soon as they are
-    /// known.
+    /// known. With it what the container sees of its v1 groups.
     async fn make_cgroup(
         &self,
         container: &Container,
         limits: mpsc::Receiver<cgroup::Resources>,
-    ) -> Result<cgroup::Entry> {
+    ) -> Result<(cgroup::Entry, Vec<OwnedFd>)> {
         let restored = container.config.restore_from.is_some();
         let delegated = self.oci_runtime(container)?.is_some() && !restored;
         let cgroups = self.cgroups.clone();
@@ -252,9 +253,9 @@ impl Inner {
             let entry = group.entry()?;
             // An OCI runtime enters with what it makes, and not before.
             Ok(if delegated {
-                cgroup::Entry { into: None, tasks: Vec::new(), ..entry }
+                (cgroup::Entry { into: None, tasks: Vec::new(), ..entry }, Vec::new())
             } else {
-                entry
+                (entry, group.mounts()?)
             })
         })
         .await

@@ -23,13 +23,15 @@ pub(super) struct Plan {
     pub memfd: OwnedFd,
     /// What the steps refer to.
     pub fds: Vec<OwnedFd>,
+    /// Whether the container's groups are to follow, a mount of each.
+    pub shows_cgroups: bool,
 }
 
 impl Plan {
     /// Seals a plan.
     pub fn seal(bytes: Vec<u8>, fds: Vec<OwnedFd>) -> Result<Self> {
         let memfd = memfd::sealed("corten-plan", &bytes)?;
-        Ok(Self { bytes: Arc::new(bytes), memfd, fds })
+        Ok(Self { bytes: Arc::new(bytes), memfd, fds, shows_cgroups: false })
     }
 }
 

@@ -23,7 +23,7 @@ use corten_spec::container::{
 use corten_spec::request::{MountPropagation, NamespaceMode, Profile, RunAs};
 use corten_spec::{
     BindSource, LowerInput, ResolvedUser, bind_sources, cgroup_resources, lower, lower_exec, oci,
-    resolve_user,
+    resolve_user, v1_cgroups,
 };
 use corten_store::{Idmap, MountAs};
 use rustix::fs::OFlags;
@@ -181,24 +181,26 @@ impl Inner {
             fds.push(ns::own(NamespaceKind::Mount)?);
         }
         check_fds(&fds)?;
+        // These come last: the group is being made meanwhile.
+        let v1_cgroups = v1_cgroups(spec, &self.node.policy.cgroups, fds.len() as u16);
         let bundle = self.journal.container_dir(&container.sandbox.id, &container.id);
         let input = LowerInput {
             id: container.id.as_str(),
             bundle: &bundle.display().to_string(),
-            fd_count: fds.len() as u16,
+            fd_count: (fds.len() + v1_cgroups.len()) as u16,
             root: FdIndex(0),
             binds: &binds,
             namespaces: &namespaces,
             pid_of: &self.pid_of(container)?,
             own_mounts: &own_mounts,
-            v1_hierarchies: LowerInput::hierarchies(&self.node.policy.cgroups),
+            v1_cgroups: &v1_cgroups,
             host_mounts,
         };
         let filter = self.kept.filter(spec)?;
         let bytes = lower(spec, &input, filter.as_deref())
             .map_err(|error| Error::invalid(error.to_string()))?;
         self.kept.keep(&container.id, spec, filter);
-        Plan::seal(bytes, fds)
+        Ok(Plan { shows_cgroups: !v1_cgroups.is_empty(), ..Plan::seal(bytes, fds)? })
     }
 
     /// What the pod's /dev/shm is called in specs; it is only in the shim's
@@ -270,8 +272,8 @@ impl Inner {
 }
 
 /// Descriptors of a Create frame besides those of the plan: the plan itself,
-/// the log, two of the v2 cgroup, one for each v1 hierarchy, the OOM counter.
-const FDS_OF_FRAME_MAX: usize = 1 + 1 + 2 + 16 + 1;
+/// the log, two of the v2 cgroup, two for each v1 hierarchy, the OOM counter.
+const FDS_OF_FRAME_MAX: usize = 1 + 1 + 2 + 2 * 16 + 1;
 
 /// Refuses more descriptors than a Create frame can carry.
 pub(super) fn check_fds(fds: &[OwnedFd]) -> Result<()> {

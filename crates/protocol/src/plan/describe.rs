@@ -61,7 +61,6 @@ fn step(step: &Step<'_>) -> String {
         Step::MountNew { fstype, target, .. } => {
             format!("mount {} at {}", text(fstype), text(target))
         }
-        Step::MountCgroups { target, .. } => format!("mount cgroups at {}", text(target)),
         Step::Remount { target, .. } => format!("change the mount at {}", text(target)),
         Step::Device { path, .. } => format!("make device {}", text(path)),
         Step::Symlink { target, path } => {

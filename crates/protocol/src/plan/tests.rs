@@ -40,7 +40,6 @@ fn steps<'a>(list: CStrList<'a>) -> Vec<Step<'a>> {
             attributes: SOME,
             copy_up: true,
         },
-        Step::MountCgroups { target: c"/sys/fs/cgroup", v1_hierarchies: list, attributes: SOME },
         Step::Remount { target: c"/x", attributes: MountAttributes::default() },
         Step::Device { path: c"/dev/null", mode: 0o20666, major: 1, minor: 3, uid: 0, gid: 5 },
         Step::Symlink { target: c"/proc/self/fd", path: c"/dev/fd" },

@@ -346,7 +346,6 @@ fn read_step<'a>(r: &mut Reader<'a>, tag: Tag) -> Option<Step<'a>> {
         | Tag::MountFd
         | Tag::MountOwn
         | Tag::MountNew
-        | Tag::MountCgroups
         | Tag::Remount
         | Tag::Device
         | Tag::Symlink
@@ -381,11 +380,6 @@ fn read_mount_step<'a>(r: &mut Reader<'a>, tag: Tag) -> Option<Step<'a>> {
             target: r.text()?,
             attributes: r.attributes()?,
             copy_up: r.bool()?,
-        },
-        Tag::MountCgroups => Step::MountCgroups {
-            target: r.text()?,
-            v1_hierarchies: r.list()?,
-            attributes: r.attributes()?,
         },
         Tag::Remount => Step::Remount { target: r.text()?, attributes: r.attributes()? },
         Tag::Device => Step::Device {

@@ -46,7 +46,6 @@ tags! {
     MountFd = 12,
     MountOwn = 13,
     MountNew = 14,
-    MountCgroups = 15,
     Remount = 16,
     Device = 17,
     Symlink = 18,

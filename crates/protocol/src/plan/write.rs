@@ -251,7 +251,6 @@ fn write_step(bytes: &mut Bytes, step: &Step<'_>) {
         | Step::MountFd { .. }
         | Step::MountOwn { .. }
         | Step::MountNew { .. }
-        | Step::MountCgroups { .. }
         | Step::Remount { .. }
         | Step::Device { .. }
         | Step::Symlink { .. }
@@ -287,11 +286,6 @@ fn write_mount_step(bytes: &mut Bytes, step: &Step<'_>) {
             bytes.text(target);
             bytes.attributes(attributes);
             bytes.u8(u8::from(copy_up));
-        }
-        Step::MountCgroups { target, v1_hierarchies, attributes } => {
-            bytes.text(target);
-            bytes.list(v1_hierarchies);
-            bytes.attributes(attributes);
         }
         Step::Remount { target, attributes } => {
             bytes.text(target);

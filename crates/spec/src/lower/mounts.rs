@@ -192,14 +192,8 @@ fn one(
             }
         };
     }
-    if mount.kind == "cgroup" || mount.kind == "cgroup2" {
-        let hierarchies = CStrings::new(input.v1_hierarchies).map_err(plan_error)?;
-        plan.step(Step::MountCgroups {
-            target: &target,
-            v1_hierarchies: hierarchies.as_list(),
-            attributes: options.attributes,
-        });
-        return Ok(());
+    if shows_cgroups(mount) {
+        return cgroups(plan, &mount.destination, input.v1_cgroups, options);
     }
     // Others have labels of their own, or share one filesystem with the host.
     if !label.is_empty() && ["tmpfs", "devpts"].contains(&mount.kind.as_str()) {
@@ -219,6 +213,52 @@ fn one(
         attributes: options.attributes,
         copy_up: options.copy_up,
     });
+    Ok(())
+}
+
+/// Whether a container sees its cgroups by this mount.
+pub(super) fn shows_cgroups(mount: &Mount) -> bool {
+    mount.kind == "cgroup" || mount.kind == "cgroup2"
+}
+
+/// The container's cgroups: `cgroup2` inside its cgroup namespace on a unified
+/// host; on others a tmpfs with the group's directory in each v1 hierarchy.
+fn cgroups(
+    plan: &mut Plan,
+    destination: &str,
+    hierarchies: &[(&str, FdIndex)],
+    options: Options,
+) -> Result<()> {
+    let target = c_text("mount", destination)?;
+    let attributes = options.attributes;
+    let mode = CStrings::new(&["mode=755"]).map_err(plan_error)?;
+    let none = CStrings::new(&[""; 0]).map_err(plan_error)?;
+    let (fstype, source, data, at_first) = match hierarchies {
+        [] => (c"cgroup2", c"cgroup", none.as_list(), attributes),
+        _ => (c"tmpfs", c"tmpfs", mode.as_list(), options.writable().attributes),
+    };
+    plan.step(Step::MountNew {
+        fstype,
+        source,
+        options: data,
+        target: &target,
+        attributes: at_first,
+        copy_up: false,
+    });
+    for (name, fd) in hierarchies {
+        let place = c_text("mount", &format!("{destination}/{name}"))?;
+        let kind = TargetKind::Directory;
+        plan.step(Step::MountFd { fd: *fd, target: &place, kind, attributes, propagation: None });
+        // `cpu` and `cpuacct` are looked for by their own names, too.
+        for controller in name.split(',').filter(|_| name.contains(',')) {
+            let link = c_text("mount", &format!("{destination}/{controller}"))?;
+            let name = c_text("mount", name)?;
+            plan.step(Step::Symlink { target: &name, path: &link });
+        }
+    }
+    if at_first != attributes {
+        plan.step(Step::Remount { target: &target, attributes });
+    }
     Ok(())
 }
 

@@ -19,6 +19,10 @@ fn filter_of(spec: &Spec) -> Result<Option<Filter>> {
 
 /// Lowers with as many descriptors as the spec asks for.
 fn plan_of(spec: &Spec) -> Result<Vec<u8>> {
+    plan_on(spec, &CgroupLayout::V2)
+}
+
+fn plan_on(spec: &Spec, layout: &CgroupLayout) -> Result<Vec<u8>> {
     let own = [("/pod/shm", "/shm")];
     let sources = bind_sources(spec, &own);
     let binds: Vec<FdIndex> = (10..).take(sources.len()).map(FdIndex).collect();
@@ -37,7 +41,7 @@ fn plan_of(spec: &Spec) -> Result<Vec<u8>> {
             ],
             pid_of: "",
             own_mounts: &own,
-            v1_hierarchies: &[],
+            v1_cgroups: &v1_cgroups(spec, layout, 50),
             host_mounts: Some(FdIndex(4)),
         },
         filter_of(spec)?.as_ref(),
@@ -246,4 +250,28 @@ fn limits_reach_the_cgroup_code() {
     let rules = resources.devices.unwrap();
     assert!(!rules[0].allow && rules[0].major.is_none());
     assert!(rules.iter().any(|rule| rule.allow && rule.major == Some(136) && rule.read));
+}
+
+#[test]
+fn a_machine_with_v1_hierarchies_shows_each() {
+    let hierarchies = ["cpu,cpuacct", "systemd"].map(str::to_owned).to_vec();
+    let spec = Fixture::new().spec();
+    let plan = plan_on(&spec, &CgroupLayout::V1 { hierarchies }).unwrap();
+    let view = PlanView::parse(&plan).unwrap();
+    let shown: Vec<String> = view
+        .steps()
+        .map(|step| format!("{step:?}"))
+        .filter(|text| text.contains("/sys/fs/cgroup"))
+        .collect();
+    let begins = |at: usize, with: &str| {
+        assert!(shown[at].starts_with(with), "{with}: {shown:#?}");
+    };
+    begins(0, "MountNew { fstype: \"tmpfs\"");
+    begins(1, "MountFd { fd: FdIndex(50), target: \"/sys/fs/cgroup/cpu,cpuacct\"");
+    begins(2, "Symlink { target: \"cpu,cpuacct\", path: \"/sys/fs/cgroup/cpu\"");
+    begins(3, "Symlink { target: \"cpu,cpuacct\", path: \"/sys/fs/cgroup/cpuacct\"");
+    begins(4, "MountFd { fd: FdIndex(51), target: \"/sys/fs/cgroup/systemd\"");
+    // Nothing is made there once it is closed.
+    begins(5, "Remount { target: \"/sys/fs/cgroup\"");
+    assert_eq!(shown.len(), 6, "{shown:#?}");
 }

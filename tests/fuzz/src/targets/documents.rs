@@ -6,11 +6,13 @@ use std::sync::Arc;
 use corten_kernel::launch::FdIndex;
 use corten_protocol::plan::PlanView;
 use corten_spec::cdi::{self, Document, Format, NodeFact, Registry};
+use corten_spec::container::CgroupLayout;
 use corten_spec::oci::{NamespaceType, Spec};
 use corten_spec::request::Map;
 use corten_spec::seccomp::{Arch, Machine, compile, default_profile, parse_profile};
 use corten_spec::{
     ExecBase, LowerInput, bind_sources, capabilities, cgroup_resources, filter, lower, lower_exec,
+    v1_cgroups,
 };
 
 pub(super) const SECCOMP_WORDS: &[&[u8]] = &[
@@ -175,17 +177,18 @@ fn into_plan(spec: &Spec) -> Vec<Vec<u8>> {
     let first = binds.len() as u16 + 1;
     let kinds = [NamespaceType::Network, NamespaceType::Ipc, NamespaceType::Uts];
     let namespaces: Vec<_> = kinds.into_iter().zip((first..).map(FdIndex)).collect();
-    let hierarchies = ["cpu,cpuacct".to_owned(), "unified".to_owned()];
+    let names = ["cpu,cpuacct", "systemd"].map(str::to_owned).to_vec();
+    let layout = CgroupLayout::V1 { hierarchies: names };
     let input = LowerInput {
         id: "id",
         bundle: "/bundle",
-        fd_count: first + 4,
+        fd_count: first + 6,
         root: FdIndex(0),
         binds: &binds,
         namespaces: &namespaces,
         pid_of: "",
         own_mounts: &[],
-        v1_hierarchies: &hierarchies,
+        v1_cgroups: &v1_cgroups(spec, &layout, first + 4),
         host_mounts: Some(FdIndex(first + 3)),
     };
     let compiled = linux.seccomp.as_ref().and_then(|profile| filter(profile).ok()).map(Arc::new);

@@ -154,28 +154,6 @@ fn a_filter_that_allows_nothing_but_execve() {
 }
 
 #[test]
-fn cgroups_as_this_machine_has_them() {
-    let image = Image::new();
-    let text = std::fs::read_to_string("/proc/self/cgroup").expect("cgroups");
-    let v1: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.split(':').nth(1))
-        .filter(|name| !name.is_empty())
-        .collect();
-    let list = List::new(&v1);
-    let attributes = MountAttributes { set: 1 | 2 | 4 | 8, clear: 0, recursive: false };
-    let cgroups =
-        Step::MountCgroups { target: c"/sys/fs/cgroup", v1_hierarchies: list.get(), attributes };
-    let outcome = container(&image, &[cgroups], "ls /sys/fs/cgroup; cat /proc/self/mounts");
-    assert_eq!(outcome.failed, None, "{outcome:?}");
-    for name in v1 {
-        let name = name.trim_start_matches("name=");
-        let mounted = format!(" /sys/fs/cgroup/{name} cgroup ro,");
-        assert!(outcome.output.contains(&mounted), "{mounted}: {}", outcome.output);
-    }
-}
-
-#[test]
 fn scripts_and_large_environments() {
     use std::os::fd::AsFd;
     let image = Image::new();
