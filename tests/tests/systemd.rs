@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use corten_api::cri;
 use corten_image::testing::Registry;
@@ -13,6 +14,8 @@ use corten_tests::group::{by_systemd, setting};
 use corten_tests::{Client, Machine, Scene, images, until};
 
 const MIB: i64 = 1 << 20;
+/// How long systemd may not answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A pod's slice as the kubelet names it, whole.
 const PARENT: &str = "/cortest.slice/cortest-burstable.slice/cortest-burstable-pod7_1.slice";
 
@@ -24,9 +27,20 @@ fn skipped() -> bool {
     true
 }
 
+/// What systemctl prints. While systemd executes itself anew, which one of
+/// these tests asks it to, it answers nobody: then it is asked again.
 fn systemctl(arguments: &[&str]) -> String {
-    let output = Command::new("systemctl").args(arguments).output().expect("systemctl can be run");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let output = Command::new("systemctl").args(arguments).output();
+        let output = output.expect("systemctl can be run");
+        if output.status.success() {
+            return String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        }
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(Instant::now() < deadline, "systemctl {}: {error}", arguments.join(" "));
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 fn property(unit: &str, name: &str) -> String {

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use corten_cri::Calls;
-use corten_kernel::memory::{self, Gauge};
+use corten_kernel::memory::{self, Gauge, Held};
 
 /// Quiet enough: longer than threads that have nothing to do stay, which have
 /// shares of the heap.
@@ -15,6 +15,8 @@ const QUIET: Duration = Duration::from_millis(700);
 
 /// Less is not worth the trouble: kubelets ask for lists every second.
 const GROWN_BYTES_MIN: u64 = 256 << 10;
+/// Likewise of code: what those lists need comes back each time.
+const CODE_BYTES_MIN: u64 = 5 << 20;
 /// After so many calls there may be much that was freed and is still held.
 const CALLS_MIN: u64 = 100;
 
@@ -22,15 +24,18 @@ const CALLS_MIN: u64 = 100;
 pub async fn tidy_up(calls: Calls) {
     // Without it memory goes back whenever there is nothing to do.
     let gauge = Gauge::open().ok();
-    let held = || gauge.as_ref().and_then(Gauge::private_bytes);
-    let (mut kept, mut until) = (0, 0);
+    let held = || gauge.as_ref().and_then(Gauge::held);
+    let (mut kept, mut until) = (Held::default(), 0);
     loop {
         let answered = quiet(&calls).await;
-        let grown = held().is_none_or(|held| held > kept + GROWN_BYTES_MIN);
+        let grown = held().is_none_or(|held| {
+            held.private_bytes > kept.private_bytes + GROWN_BYTES_MIN
+                || held.file_bytes > kept.file_bytes + CODE_BYTES_MIN
+        });
         if grown || answered - until >= CALLS_MIN {
             memory::give_back_heap();
             memory::give_back_code();
-            kept = held().unwrap_or(0);
+            kept = held().unwrap_or_default();
             until = answered;
         }
         calls.next_answer().await;

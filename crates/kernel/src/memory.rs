@@ -79,7 +79,17 @@ unsafe extern "C" fn let_go(
     1
 }
 
-/// Tells how much memory this process has for itself.
+/// What a process has in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// Bytes that are its alone: heap, stacks, and what it has changed of its
+    /// program.
+    pub private_bytes: u64,
+    /// Bytes of files: above all its own code.
+    pub file_bytes: u64,
+}
+
+/// Tells how much memory this process has.
 #[derive(Debug)]
 pub struct Gauge(File);
 
@@ -93,15 +103,18 @@ impl Gauge {
         File::open(STATM).map(Self).context("open", || STATM)
     }
 
-    /// Bytes of memory that are this process's alone: heap, stacks, and what
-    /// it has changed of its program. None if that cannot be told now.
-    pub fn private_bytes(&self) -> Option<u64> {
+    /// What it holds. None if that cannot be told now.
+    pub fn held(&self) -> Option<Held> {
         let mut buffer = [0; 128];
         let length = self.0.read_at(&mut buffer, 0).ok()?;
         let text = std::str::from_utf8(&buffer[..length]).ok()?;
         let mut pages = text.split(' ').skip(1).map(str::parse::<u64>);
         let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
-        Some(resident.saturating_sub(shared) * page_bytes() as u64)
+        let bytes = |pages: u64| pages * page_bytes() as u64;
+        Some(Held {
+            private_bytes: bytes(resident.saturating_sub(shared)),
+            file_bytes: bytes(shared),
+        })
     }
 }
 
@@ -126,9 +139,9 @@ mod tests {
     }
 
     #[test]
-    fn private_bytes_are_told() {
-        let told = Gauge::open().unwrap().private_bytes().unwrap();
-        assert!(told > 100 << 10, "{told}");
+    fn what_is_held_is_told() {
+        let told = Gauge::open().unwrap().held().unwrap();
+        assert!(told.private_bytes > 100 << 10 && told.file_bytes > 100 << 10, "{told:?}");
         give_back_heap();
     }
 }
