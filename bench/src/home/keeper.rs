@@ -39,9 +39,9 @@ pub fn keep(task: &str) -> Result<()> {
     let mut out = stdout().lock();
     let kept = match Keeper::prepare(&task) {
         Ok(mut keeper) => {
-            let registry = keeper.registry.as_ref().map(|registry| registry.address().to_string());
-            let outcome = say(&mut out, &Answer::Ready { registry: registry.unwrap_or_default() })
-                .and_then(|()| keeper.serve(&mut out));
+            let registry = keeper.registry.address().to_string();
+            let outcome =
+                say(&mut out, &Answer::Ready { registry }).and_then(|()| keeper.serve(&mut out));
             drop(keeper);
             outcome
         }
@@ -52,7 +52,7 @@ pub fn keep(task: &str) -> Result<()> {
 }
 
 struct Keeper {
-    registry: Option<Registry>,
+    registry: Registry,
     children: BTreeMap<u32, Child>,
 }
 
@@ -82,7 +82,7 @@ impl Keeper {
         }
         // What serves the bench is not charged to the runtime.
         enter(&cgroups, &format!("{}/{SERVICES}", task.cgroup))?;
-        let registry = task.registry.then(registry).transpose()?;
+        let registry = registry()?;
         enter(&cgroups, &format!("{}/{SYSTEM}", task.cgroup))?;
         Ok(Self { registry, children: BTreeMap::new() })
     }

@@ -53,12 +53,7 @@ impl Home {
             .with_context(|| format!("unable to make {}", directory.display()))?;
         let unique = below.file_name().unwrap_or_default().to_string_lossy();
         let cgroup = format!("/{unique}-{}", name.replace('+', "-"));
-        let task = Task {
-            directory: directory.clone(),
-            cgroup: cgroup.clone(),
-            without_unified,
-            registry: true,
-        };
+        let task = Task { directory: directory.clone(), cgroup: cgroup.clone(), without_unified };
         let own = std::env::current_exe().context("unable to find this program")?;
         let log = File::create(below.join(format!("{name}.keeper.log")))
             .context("unable to make a log for the keeper")?;

@@ -16,8 +16,6 @@ pub struct Task {
     pub cgroup: String,
     /// Hide the unified hierarchy: crun refuses a machine that has both.
     pub without_unified: bool,
-    /// A registry is run for the runtime.
-    pub registry: bool,
 }
 
 /// What a keeper is asked for.
@@ -51,7 +49,7 @@ pub enum Order {
 pub enum Answer {
     /// Everything is prepared.
     Ready {
-        /// The registry's host and port; empty if there is none.
+        /// The registry's host and port.
         registry: String,
     },
     /// The program runs.

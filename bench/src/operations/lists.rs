@@ -15,6 +15,10 @@ use crate::runtimes::Subject;
 /// A list is not asked for any more after this time.
 const ENOUGH: Duration = Duration::from_secs(5);
 
+/// Kubelets take 16 MB in one message. Of metrics, a thousand pods have more:
+/// what it costs to make them is measured nevertheless.
+const ANSWER_BYTES_MAX: usize = 128 << 20;
+
 /// Everything that lists, in the order of the table.
 const LISTS: &[(Key, List)] = &[
     (keys::LIST_CONTAINERS, List::Containers),
@@ -56,6 +60,7 @@ impl List {
             }
             Self::Metrics => {
                 let request = cri::ListPodSandboxMetricsRequest::default();
+                let mut runtime = runtime.clone().max_decoding_message_size(ANSWER_BYTES_MAX);
                 runtime.list_pod_sandbox_metrics(request).await?.get_ref().pod_metrics.len()
             }
         })

@@ -1,4 +1,4 @@
-//! From the start of a daemon to its first answer, and what it holds then.
+//! From the start of a daemon without pods to its first answer.
 
 use std::time::Duration;
 

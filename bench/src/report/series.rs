@@ -16,9 +16,6 @@ pub enum Unit {
     /// 1024 bytes.
     #[serde(rename = "kB")]
     Kilobytes,
-    /// Things, such as processes.
-    #[serde(rename = "count")]
-    Count,
 }
 
 impl Unit {
@@ -28,7 +25,6 @@ impl Unit {
             Self::Milliseconds => "ms",
             Self::Seconds => "s",
             Self::Kilobytes => "kB",
-            Self::Count => "",
         }
     }
 }
@@ -75,11 +71,6 @@ impl Series {
     /// The smallest value. NaN if there is none.
     pub fn min(&self) -> f64 {
         self.sorted().first().copied().unwrap_or(f64::NAN)
-    }
-
-    /// The largest value. NaN if there is none.
-    pub fn max(&self) -> f64 {
-        self.sorted().last().copied().unwrap_or(f64::NAN)
     }
 
     /// The smallest value that at least this share of all values does not

@@ -120,8 +120,9 @@ fn failures(report: &Report) -> Cells {
 /// Three digits that say something, thousands apart: `0.53`, `12.4`, `1,070`.
 pub fn number(value: f64) -> String {
     let decimals = match value.abs() {
-        small if small < 10.0 => 2,
-        middle if middle < 100.0 => 1,
+        // What would be rounded up to more digits has fewer decimals.
+        small if small < 9.995 => 2,
+        middle if middle < 99.95 => 1,
         _ => 0,
     };
     let plain = format!("{value:.decimals$}");

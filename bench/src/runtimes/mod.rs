@@ -95,3 +95,6 @@ impl Choice {
         Subject::of_home(home, recipe).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use corten_api::cri::{self, security_profile::ProfileType};
+use corten_api::cri;
 use corten_kernel::cgroup::{Cgroups, Resources};
 use corten_spec::container::{MASKED_PATHS, READONLY_PATHS};
 use corten_tests::Client;
-use corten_tests::client::{Container, Pod};
+use corten_tests::client::{Container, Pod, runtime_default};
 
 use super::recipe::{Recipe, described};
 use crate::home::{Home, PODS};
@@ -39,6 +39,8 @@ pub struct Subject {
     /// What containers are made of.
     image: String,
     logs: PathBuf,
+    /// The image was not there before.
+    pulled: bool,
     /// It could not be cleared after something failed.
     lost: bool,
 }
@@ -68,13 +70,14 @@ impl Subject {
         let daemon = home.start(&recipe.command, &recipe.environment, &log)?;
         let client = serves(&recipe.socket, Some(daemon)).await.with_context(|| tail(&log))?;
         let (image, logs) = (home.image("busybox"), home.path("pod-logs"));
-        let subject = Self {
+        let mut subject = Self {
             recipe,
             home: Some(home),
             daemon: Some(daemon),
             client,
             image,
             logs,
+            pulled: false,
             lost: false,
         };
         // Its log goes with it.
@@ -102,13 +105,15 @@ impl Subject {
         };
         let daemon = listener(socket);
         let (image, logs) = (image.to_owned(), below.join(format!("{name}.pod-logs")));
-        let subject = Self { recipe, home: None, daemon, client, image, logs, lost: false };
+        let home = None;
+        let mut subject =
+            Self { recipe, home, daemon, client, image, logs, pulled: false, lost: false };
         subject.prepare().await?;
         Ok(subject)
     }
 
     /// Waits until pods can have a network, and pulls the image.
-    async fn prepare(&self) -> Result<()> {
+    async fn prepare(&mut self) -> Result<()> {
         let mut client = self.client();
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -123,8 +128,15 @@ impl Subject {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        let request = cri::ImageStatusRequest { image: self.image_spec(), verbose: false };
+        let known = client.images.image_status(request).await?.into_inner().image.is_some();
         client.pull(&self.image).await.with_context(|| format!("unable to pull {}", self.image))?;
+        self.pulled = !known;
         Ok(())
+    }
+
+    fn image_spec(&self) -> Option<cri::ImageSpec> {
+        Some(cri::ImageSpec { image: self.image.clone(), ..Default::default() })
     }
 
     /// What the report says of it.
@@ -184,6 +196,7 @@ impl Subject {
     pub fn pod(&self, name: &str) -> Result<Pod> {
         let mut pod = Pod::logging_to(&self.logs, name);
         std::fs::create_dir_all(&pod.config.log_directory).context("unable to make a directory")?;
+        pod.config.metadata.get_or_insert_default().namespace = NAMESPACE.to_owned();
         pod.config.dns_config = Some(cri::DnsConfig {
             servers: vec!["192.0.2.53".into()],
             searches: vec!["default.svc.cluster.local".into()],
@@ -369,7 +382,13 @@ impl Subject {
     /// # Errors
     /// If something stays.
     pub async fn leave(mut self) -> Result<()> {
-        let cleared = self.clear().await;
+        let mut cleared = self.clear().await;
+        // Of a home, everything goes.
+        if self.home.is_none() && self.pulled {
+            let request = cri::RemoveImageRequest { image: self.image_spec() };
+            let removed = self.client().images.remove_image(request).await;
+            cleared = cleared.and(removed.map(drop).context("RemoveImage"));
+        }
         if let Some(mut home) = self.home.take() {
             if let Some(daemon) = self.daemon {
                 // A daemon that died already has nothing to say any more.
@@ -389,8 +408,9 @@ fn met(conditions: &[cri::RuntimeCondition], name: &str) -> bool {
     conditions.iter().any(|condition| condition.r#type == name && condition.status)
 }
 
-/// The namespace of the bench's pods.
-const NAMESPACE: &str = "test";
+/// The namespace of the bench's pods, which nobody else has: in a runtime of
+/// somebody else, pods are known by it.
+const NAMESPACE: &str = "corten-bench";
 
 /// Gives a container what the kubelet gives to every one that has no
 /// privileges; it names each path.
@@ -399,14 +419,6 @@ pub fn confine(container: &mut Container) {
     security.seccomp = runtime_default();
     security.masked_paths = MASKED_PATHS.map(str::to_owned).to_vec();
     security.readonly_paths = READONLY_PATHS.map(str::to_owned).to_vec();
-}
-
-/// The default profile of the runtime.
-fn runtime_default() -> Option<cri::SecurityProfile> {
-    Some(cri::SecurityProfile {
-        profile_type: ProfileType::RuntimeDefault.into(),
-        localhost_ref: String::new(),
-    })
 }
 
 /// Asks until a socket answers Version.

@@ -47,7 +47,8 @@ fn make(subject: &mut Subject) -> Result<()> {
 
 fn remove(subject: &mut Subject) -> Result<()> {
     // Lazily, the first takes all that lies below it.
-    run(subject, "mountpoint -q \"$0\" && umount --lazy \"$0\"; rmdir \"$0\"")
+    let script = "mountpoint -q \"$0\" && umount --lazy \"$0\"; [ ! -d \"$0\" ] || rmdir \"$0\"";
+    run(subject, script)
 }
 
 fn run(subject: &mut Subject, script: &str) -> Result<()> {
