@@ -22,6 +22,7 @@ pub mod random;
 pub mod rooted;
 pub mod stream;
 pub(crate) mod sys;
+pub mod sysctl;
 pub mod tcp;
 
 pub use error::{Context, Error, Result};

@@ -64,6 +64,7 @@ use std::time::Duration;
 use corten_base::{ContainerId, ExecId, Namespace, SandboxId};
 use corten_image::Images;
 use corten_kernel::cgroup::Cgroups;
+use corten_kernel::sysctl::Sysctls;
 use corten_net::{NamespacePool, Network, NetworkRequest};
 use corten_spec::request::{ContainerConfig, Resources, SandboxConfig};
 use corten_store::{CopiedIn, Store};
@@ -147,6 +148,7 @@ struct Inner {
     selinux: Option<selinux::Selinux>,
     runtimes: Runtimes,
     kept: kept::Kept,
+    sysctls: Sysctls,
     journal: Journal,
     table: Table,
     /// Reads what went through the links of pods, once somebody asked.
@@ -192,6 +194,7 @@ impl Engine {
             table: Table::default(),
             runtimes: Runtimes::probe(config.runtimes.clone()).await,
             kept: kept::Kept::default(),
+            sysctls: Sysctls::default(),
             config,
             store,
             images,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use corten_kernel::launch::NamespaceKind;
 use corten_kernel::ns;
+use corten_kernel::sysctl::Sysctls;
 use corten_spec::container::{NodePolicy, Sysctl, sandbox_sysctls};
 use corten_spec::oci::NamespaceType;
 use corten_spec::request::{IdMapping, NamespaceMode, SandboxConfig, UserNamespace};
@@ -94,7 +95,12 @@ impl Inner {
 
 impl Namespaces {
     /// Host name and sysctls, before anything runs in the pod.
-    pub fn settle(&self, config: &SandboxConfig, policy: &NodePolicy) -> Result<()> {
+    pub fn settle(
+        &self,
+        config: &SandboxConfig,
+        policy: &NodePolicy,
+        settings: &Sysctls,
+    ) -> Result<()> {
         let sysctls =
             sandbox_sysctls(config, policy).map_err(|error| Error::invalid(error.to_string()))?;
         for sysctl in &sysctls {
@@ -116,15 +122,16 @@ impl Namespaces {
         let own: Vec<_> = own.into_iter().flatten().map(AsFd::as_fd).collect();
         ns::run_in(&own, || {
             name.map_or(Ok(()), ns::set_hostname)?;
-            sysctls.iter().try_for_each(write_sysctl)
+            sysctls.iter().try_for_each(|sysctl| write_sysctl(settings, sysctl))
         })?
     }
 }
 
-fn write_sysctl(sysctl: &Sysctl) -> Result<()> {
-    std::fs::write(format!("/proc/sys/{}", sysctl.path), &sysctl.value).map_err(|error| {
-        let Sysctl { name, value, .. } = sysctl;
-        Error::invalid(format!("unable to set the sysctl {name} to {value:?}: {error}"))
+fn write_sysctl(settings: &Sysctls, sysctl: &Sysctl) -> Result<()> {
+    let Sysctl { name, value, path, .. } = sysctl;
+    settings.write(path, value).map_err(|error| {
+        let errno = std::io::Error::from(error.errno);
+        Error::invalid(format!("unable to set the sysctl {name} to {value:?}: {errno}"))
     })
 }
 

@@ -190,7 +190,7 @@ impl Inner {
         let settle = {
             let (inner, namespaces) = (self.clone(), namespaces.clone());
             let config = sandbox.config.clone();
-            blocking(move || namespaces.settle(&config, &inner.node.policy))
+            blocking(move || namespaces.settle(&config, &inner.node.policy, &inner.sysctls))
         };
         let handed = self.hand_namespaces(sandbox, started, namespaces);
         let scope = self.start_scope(sandbox, started.pid);
