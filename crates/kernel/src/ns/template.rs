@@ -17,9 +17,10 @@ use crate::mount::{
 use crate::{Context, Result, sys};
 
 /// A private mount namespace with a tiny read-only root: a fully visible
-/// `/proc` and the host's `/sys` (without both, a container in a user
-/// namespace may not mount its own), the shim's program as a read-only bind at
-/// `/corten-shim`, and the empty directories `/root` and `/shm`.
+/// `/proc` and the host's `/sys` alone, without what is mounted there (without
+/// both, a container in a user namespace may not mount its own), the shim's
+/// program as a read-only bind at `/corten-shim`, and the empty directories
+/// `/root` and `/shm`.
 pub fn small_mount_namespace(shim_program: BorrowedFd<'_>) -> Result<OwnedFd> {
     on_thread(|| {
         // The clone has to be made where the program was opened.
@@ -30,7 +31,7 @@ pub fn small_mount_namespace(shim_program: BorrowedFd<'_>) -> Result<OwnedFd> {
         rustix::mount::mount_change(c"/", private).context("make private", || "/")?;
         let binary = only(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
         set_attributes(program.as_fd(), binary, None, None)?;
-        let sys = open_tree(Path::new("/sys"), true)?;
+        let sys = open_tree(Path::new("/sys"), false)?;
         let all = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
         let proc = new_filesystem("proc", &[("source", "proc")], only(all))?;
         let root = new_filesystem(
