@@ -58,11 +58,16 @@ fn difference(now: &BTreeSet<String>, before: &BTreeSet<String>) -> Vec<String> 
 
 /// What is mounted on this machine, as the host sees it.
 pub fn mounts(machine: &Machine) -> BTreeSet<String> {
-    let table = mount::mount_list().expect("the mount table is read");
+    let mounts = mounted(machine).into_iter();
+    mounts.map(|mount| mount.target.display().to_string()).collect()
+}
+
+/// Likewise, in the order in which it was mounted.
+pub fn mounted(machine: &Machine) -> Vec<mount::Mount> {
     let below = [machine.path(""), machine.path("state")];
-    let is_ours = |mount: &mount::Mount| below.iter().any(|below| mount.target.starts_with(below));
-    let ours = table.into_iter().filter(is_ours);
-    ours.map(|mount| mount.target.display().to_string()).collect()
+    let mut mounts = mount::mount_list().expect("the mount table is read");
+    mounts.retain(|mount| below.iter().any(|below| mount.target.starts_with(below)));
+    mounts
 }
 
 /// Links of this network namespace, which is the test's own.

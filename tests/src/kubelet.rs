@@ -7,8 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -22,6 +21,7 @@ use serde_json::{Value, json};
 use crate::cable;
 use crate::daemon::Daemon;
 use crate::machine::Machine;
+use crate::tool;
 
 pub use xtask::tools::Age;
 
@@ -363,15 +363,7 @@ pub fn visitor() -> &'static Path {
 
 /// What a server of this machine answers at a path, if it answers well.
 pub fn get(port: u16, path: &str) -> Option<String> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok()?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.lines().next()?.contains(" 200 ").then(|| body.to_owned())
+    tool::get((Ipv4Addr::LOCALHOST, port).into(), path)
 }
 
 fn configuration(directory: &Path, cgroup: &str, socket: &Path, settings: &Settings) -> Value {

@@ -254,3 +254,23 @@ fn cgroup_name(directory: &Path) -> String {
     let root = cgroup_root(directory);
     if group::by_systemd() { format!("/corten.slice{root}.slice") } else { root }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drift::mounted;
+
+    #[test]
+    fn mounts_go_with_the_machine_also_those_of_volatile_state() {
+        let machine = Machine::new(Settings::default());
+        let places = ["data/a", "state/b"].map(|name| machine.path(name));
+        for place in &places {
+            std::fs::create_dir_all(place).expect("a directory");
+            rustix::mount::mount_bind(place, place).expect("a mount");
+        }
+        let targets: Vec<PathBuf> = mounted(&machine).into_iter().map(|it| it.target).collect();
+        assert_eq!(targets, places);
+        drop(machine);
+        assert!(places.iter().all(|place| !place.exists()), "{places:?}");
+    }
+}

@@ -2,7 +2,6 @@
 //! and whoever runs it, should not find it.
 
 use corten_kernel::cgroup::Cgroups;
-use corten_kernel::mount;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -26,10 +25,8 @@ pub fn sweep(machine: &Machine) {
         }
         let _ = cgroups.remove(machine.cgroup());
     }
-    let mut mounts = mount::mount_list().unwrap_or_default();
-    mounts.retain(|mount| mount.target.starts_with(machine.path("")));
     // What was mounted last lies on top.
-    for mount in mounts.iter().rev() {
+    for mount in drift::mounted(machine).iter().rev() {
         let _ = unmount(&mount.target, UnmountFlags::DETACH);
     }
 }
