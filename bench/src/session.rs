@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::home::Places;
 use crate::measure::facts;
 use crate::operations::floor::Measured;
 use crate::operations::{crowd, exec, single, special, start};
@@ -27,6 +28,8 @@ pub struct Session {
     subjects: Vec<Subject>,
     /// Where homes are; removed with what is left of them.
     directory: tempfile::TempDir,
+    /// Goes after all homes.
+    _places: Places,
 }
 
 impl Session {
@@ -44,7 +47,8 @@ impl Session {
             .context("unable to make a directory for homes")?;
         let mut report = Report::default();
         facts::note(&mut report, directory.path());
-        Ok(Self { plan, report, subjects: Vec::new(), directory })
+        let places = Places::make()?;
+        Ok(Self { plan, report, subjects: Vec::new(), directory, _places: places })
     }
 
     /// Measures everything.

@@ -20,11 +20,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal};
 
 use super::protocol::{Answer, Order, Task, hear, say};
-use super::{SERVICES, SYSTEM};
-
-/// Directories that are written to whatever runtimes are told: each home has
-/// its own. `/run` is in memory, as on a node.
-const PRIVATE: &[&str] = &["/var/lib/cni"];
+use super::{PRIVATE, SERVICES, SYSTEM};
 
 /// How long things may take to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,6 +54,7 @@ struct Keeper {
 
 impl Keeper {
     fn prepare(task: &Task) -> Result<Self> {
+        // In memory, as on a node.
         let run = Path::new("/run");
         let nothing: Option<&std::ffi::CStr> = None;
         rustix::mount::mount("tmpfs", run, "tmpfs", MountFlags::NOSUID, nothing)
@@ -65,8 +62,7 @@ impl Keeper {
         for path in PRIVATE {
             let own = task.directory.join("private").join(path.trim_start_matches('/'));
             std::fs::create_dir_all(&own)
-                .and_then(|()| std::fs::create_dir_all(path))
-                .with_context(|| format!("unable to make {path}"))?;
+                .with_context(|| format!("unable to make {}", own.display()))?;
             rustix::mount::mount_bind(&own, *path)
                 .with_context(|| format!("unable to mount at {path}"))?;
         }

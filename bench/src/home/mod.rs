@@ -27,8 +27,41 @@ pub const SYSTEM: &str = "system";
 /// Below a home's cgroup: a group for each pod, as the kubelet makes them.
 pub const PODS: &str = "pods";
 
+/// Directories that are written to whatever runtimes are told: each home has
+/// its own in their place.
+const PRIVATE: [&str; 1] = ["/var/lib/cni"];
+
 /// How long a home may take to vanish.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What homes need of the machine, to mount something of their own over it.
+/// What the machine did not have goes when this is dropped, after all homes.
+#[derive(Debug)]
+pub struct Places(Vec<&'static str>);
+
+impl Places {
+    /// Makes what is missing.
+    ///
+    /// # Errors
+    /// Without root.
+    pub fn make() -> Result<Self> {
+        let mut made = Self(Vec::new());
+        for path in PRIVATE.into_iter().filter(|path| !Path::new(path).exists()) {
+            std::fs::create_dir_all(path).with_context(|| format!("unable to make {path}"))?;
+            made.0.push(path);
+        }
+        Ok(made)
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // Somebody else may have put something there.
+            let _ = std::fs::remove_dir(path);
+        }
+    }
+}
 
 /// Where a runtime lives.
 #[derive(Debug)]

@@ -50,7 +50,7 @@ impl Sysctls {
 
     fn directory(&self) -> Option<Arc<OwnedFd>> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if own.uses % USES_MAX == 0 {
+        if own.uses.is_multiple_of(USES_MAX) {
             own.directory =
                 mount::new_filesystem("proc", &[], MountAttributes::default()).ok().map(Arc::new);
         }
