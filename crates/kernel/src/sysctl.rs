@@ -71,7 +71,7 @@ mod tests {
         let sysctls = Sysctls::default();
         let sets: Vec<_> = (0..2).map(|_| make_namespace_set().unwrap()).collect();
         let inside = |set: usize, work: &(dyn Fn() -> Result<()> + Sync)| {
-            in_network_namespace(sets[set].net.as_fd(), || work())
+            in_network_namespace(sets[set].net.as_fd(), work)
         };
         for round in 0..USES_MAX {
             for set in 0..sets.len() {

@@ -231,8 +231,8 @@ fn cgroups(
 ) -> Result<()> {
     let target = c_text("mount", destination)?;
     let attributes = options.attributes;
-    let mode = CStrings::new(&["mode=755"]).map_err(plan_error)?;
-    let none = CStrings::new(&[""; 0]).map_err(plan_error)?;
+    let mode = CStrings::new(["mode=755"]).map_err(plan_error)?;
+    let none = CStrings::new([""; 0]).map_err(plan_error)?;
     let (fstype, source, data, at_first) = match hierarchies {
         [] => (c"cgroup2", c"cgroup", none.as_list(), attributes),
         _ => (c"tmpfs", c"tmpfs", mode.as_list(), options.writable().attributes),
