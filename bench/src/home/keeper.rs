@@ -63,7 +63,7 @@ impl Keeper {
             let own = task.directory.join("private").join(path.trim_start_matches('/'));
             std::fs::create_dir_all(&own)
                 .with_context(|| format!("unable to make {}", own.display()))?;
-            rustix::mount::mount_bind(&own, *path)
+            rustix::mount::mount_bind(&own, path)
                 .with_context(|| format!("unable to mount at {path}"))?;
         }
         if task.without_unified {
