@@ -21,8 +21,8 @@
 //!
 //! It goes the way of CRI: network and monitor are there before the container
 //! is begun, and this one waits for Start; within a call things are done by one
-//! thread, beside the children. It runs in the small mount namespace that shims
-//! have, since the cost of a new one grows with the mounts of the old.
+//! thread, beside the children. These begin in the small mount namespace that
+//! shims have, since the cost of a new one grows with the mounts of the old.
 
 mod network;
 mod plan;
@@ -37,13 +37,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use corten_kernel::cgroup::Cgroups;
+use corten_kernel::launch::NamespaceKind;
 use corten_kernel::netlink::make_namespace_set;
-use corten_kernel::{mount, ns};
+use corten_kernel::ns;
 use corten_tests::tree;
 
 use network::Network;
 use plan::Plans;
-use pod::{Stage, directory};
+use pod::{Mounts, Stage, directory};
 
 use crate::measure::clock::Clock;
 
@@ -54,9 +55,6 @@ const BUSYBOX: &str = "/bin/busybox";
 /// Users and groups of the image.
 const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\n";
 const GROUP: &[u8] = b"root:x:0:\n";
-/// Where directories of the host are seen in the small mount namespace.
-const DATA: &str = "/root";
-const STATE: &str = "/shm";
 
 /// When a pod's network, IPC and UTS namespaces, and its container's root
 /// filesystem, are made.
@@ -145,17 +143,14 @@ fn serve(
     tree::busybox(&data.path().join("layer"), Path::new(BUSYBOX));
     let host = make_namespace_set()?;
     let program = File::open(BUSYBOX)?;
-    let mounts = ns::small_mount_namespace(program.as_fd())?;
-    let seen = [mount::open_tree(data.path(), false)?, mount::open_tree(state.path(), false)?];
+    let small = ns::small_mount_namespace(program.as_fd())?;
+    let mounts = Mounts { own: ns::own(NamespaceKind::Mount)?, small };
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let cgroup = cgroup_name();
-    let namespaces = [host.net.as_fd(), mounts.as_fd()];
-    ns::run_in(&namespaces, move || {
-        for (mount, place) in seen.iter().zip([DATA, STATE]) {
-            mount::attach(mount.as_fd(), Path::new(place))?;
-        }
+    ns::run_in(&[host.net.as_fd()], move || {
         let cgroups = Cgroups::probe()?;
-        let lived = stage(&cgroups, &cgroup, null).and_then(|stage| act(stage, &asked, &answers));
+        let lived = stage(&cgroups, &cgroup, null, mounts, [data.path(), state.path()])
+            .and_then(|stage| act(stage, &asked, &answers));
         // Also what a pod that failed has left.
         let group = cgroups.open(&cgroup)?;
         group.kill(rustix::process::Signal::KILL)?;
@@ -169,18 +164,24 @@ fn cgroup_name() -> String {
     format!("/corten-floor-{}", std::process::id())
 }
 
-fn stage(cgroups: &Cgroups, cgroup: &str, null: File) -> Result<Stage> {
-    let layer = Path::new(DATA).join("layer");
+fn stage(
+    cgroups: &Cgroups,
+    cgroup: &str,
+    null: File,
+    mounts: Mounts,
+    [data, state]: [&Path; 2],
+) -> Result<Stage> {
     let plans = Plans::compile(cgroups, &plan::spec(cgroups, PASSWD, GROUP)?)?;
     cgroups.create(cgroup, &Default::default())?;
     Ok(Stage {
-        data: DATA.into(),
-        state: STATE.into(),
-        layer: directory(&layer)?,
+        data: data.to_owned(),
+        state: state.to_owned(),
+        layer: directory(&data.join("layer"))?,
         null,
         cgroups: cgroups.clone(),
         cgroup: cgroup.to_owned(),
         network: Network::make()?,
+        mounts,
         plans,
     })
 }

@@ -17,6 +17,7 @@ use corten_kernel::process::{End, pidfd_send_signal, reap};
 use corten_kernel::stream::pipe;
 use corten_protocol::plan::PlanView;
 use rustix::fs::{Mode, OFlags};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::network::Network;
 use super::plan::{Bind, FILES, Plans};
@@ -34,6 +35,30 @@ const SHM_BYTES: &str = "67108864";
 const MONITOR: &std::ffi::CStr = c"/corten-shim";
 const SIGKILL: i32 = 9;
 
+/// The mount namespace that the floor lives in, as daemons do, and the small
+/// one, with little to copy, that processes of pods begin in, as shims' do.
+pub struct Mounts {
+    /// Everything that the machine has.
+    pub own: OwnedFd,
+    /// Hardly anything.
+    pub small: OwnedFd,
+}
+
+impl Mounts {
+    /// Makes a process in the small one.
+    fn spawn<'a>(
+        &self,
+        launch: &Launch<'a, impl Iterator<Item = Step<'a>> + Clone>,
+    ) -> Result<Child> {
+        // There and back: a thread of its own would cost more.
+        let kind = Some(LinkNameSpaceType::Mount);
+        move_into_link_name_space(self.small.as_fd(), kind)?;
+        let child = spawn(launch);
+        move_into_link_name_space(self.own.as_fd(), kind)?;
+        Ok(child?)
+    }
+}
+
 /// What pods are made with, all of it made before the first.
 pub struct Stage {
     /// Directory of the root filesystems.
@@ -50,6 +75,8 @@ pub struct Stage {
     pub cgroup: String,
     /// The bridge.
     pub network: Network,
+    /// Where processes are made.
+    pub mounts: Mounts,
     /// The plans.
     pub plans: Plans,
 }
@@ -141,7 +168,7 @@ impl Stage {
             },
         ];
         let null = self.null.as_fd();
-        let child = spawn(&Launch {
+        let child = self.mounts.spawn(&Launch {
             steps: steps.iter().copied(),
             new_namespaces: &[],
             join: Join::Parents,
@@ -183,7 +210,7 @@ impl Stage {
         let cgroups = group.mounts()?;
         fds.extend(borrow(&cgroups));
         let plan = view(&self.plans.container)?;
-        let child = spawn(&Launch {
+        let child = self.mounts.spawn(&Launch {
             steps: plan.steps(),
             new_namespaces: &[NamespaceKind::Mount, NamespaceKind::Pid],
             join: Join::Parents,
