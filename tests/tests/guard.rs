@@ -178,6 +178,8 @@ async fn live(found: &mut Found, trace: &mut Trace, client: &mut Client, pod: &P
     found.count(trace, "StartContainer", client.start(&main)).await.unwrap();
     let exec = client.exec(&main, &["true"], 10);
     assert_eq!(found.count(trace, "ExecSync", exec).await.unwrap().0, 0);
+    let exec = client.exec(&main, &["true"], 10);
+    assert_eq!(found.count(trace, "ExecSync, the second", exec).await.unwrap().0, 0);
     found.count(trace, "StopContainer", client.stop(&main, 0)).await.unwrap();
     found.count(trace, "RemoveContainer", client.remove(&main)).await.unwrap();
     found.count(trace, "StopPodSandbox", client.stop_pod(&id)).await.unwrap();

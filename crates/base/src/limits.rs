@@ -17,6 +17,12 @@ pub const POD_EXECS_MAX: usize = 1024;
 /// Containers whose plans for execs are kept ready: those that were made, or
 /// looked into, last. Each takes a few KiB.
 pub const EXEC_BASES_MAX: usize = 64;
+/// Containers of which the files are kept open by which execs enter their
+/// groups: those that were last looked into. On v1 each takes some ten
+/// descriptors.
+pub const EXEC_GATES_MAX: usize = 64;
+/// Groups of execs that are kept for the next ones in the same container.
+pub const EXEC_GROUPS_KEPT_MAX: usize = 8;
 
 /// Bytes of content in one CRI log line; longer ones are split with tag `P`.
 pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;

@@ -27,6 +27,11 @@ pub fn set_nonblocking(fd: impl AsFd) -> Result<()> {
     set().context("change", || "a stream to non-blocking")
 }
 
+/// How many bytes are there to be read.
+pub fn waiting(fd: impl AsFd) -> std::result::Result<usize, Errno> {
+    rustix::io::ioctl_fionread(&fd).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
 /// Reads once, into what `buffer` has room for without growing: how many
 /// bytes, 0 at the end.
 pub fn read_into(fd: impl AsFd, buffer: &mut Vec<u8>) -> std::result::Result<usize, Errno> {

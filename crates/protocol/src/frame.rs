@@ -5,6 +5,7 @@
 //! A daemon that comes back after a restart connects again and asks with
 //! [`Request::List`] for what it missed; the newest connection gets the events.
 
+use corten_base::limits::FRAME_BYTES_MAX;
 use corten_base::{ContainerId, ExecId};
 
 pub(crate) mod bytes;
@@ -20,6 +21,13 @@ mod tests;
 /// does not: a shim that does not know it refuses it as malformed, which the
 /// daemon that asks takes for an older shim.
 pub const VERSION: u16 = 1;
+
+/// Bytes of a plan that fit into the frame of a [`Request::Run`].
+pub const RUN_PLAN_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADERS_BYTES_MAX;
+/// Bytes of output that fit into a [`Reply::Ended`].
+pub const OUTPUT_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADERS_BYTES_MAX;
+/// What the rest of these frames needs at most.
+const HEADERS_BYTES_MAX: usize = 128;
 
 /// What a request or event is about: a container's init, or an exec in it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -105,6 +113,25 @@ pub enum Request {
         /// The first cgroup descriptor is an own, disposable group for the
         /// exec in the v2 hierarchy, with which a timeout kills the tree.
         cgroup: CgroupFds,
+    },
+    /// As Exec, with output and nothing else, of a command that mostly ends at
+    /// once: if it does, the answer is [`Reply::Ended`], which brings all that it
+    /// has written, and the shim has forgotten it. If it takes longer, or has
+    /// written more than a frame holds, it is an exec like others from then on:
+    /// the answer is [`Reply::Running`]. Descriptors: the plan, if it is not in
+    /// the frame, then the cgroup's.
+    Run {
+        /// The container.
+        container: ContainerId,
+        /// A number that the daemon chose; see [`ExecId`].
+        exec: ExecId,
+        /// Kill it and its descendants after this time; 0 for never.
+        timeout_ms: u64,
+        /// As for Exec.
+        cgroup: CgroupFds,
+        /// The plan, which refers to no descriptors, of at most
+        /// [`RUN_PLAN_BYTES_MAX`] bytes; empty if it comes as a descriptor.
+        plan: Vec<u8>,
     },
     /// Send a signal.
     Kill {
@@ -291,6 +318,14 @@ pub enum Reply {
         pid: i32,
         /// Wall clock, nanoseconds since 1970.
         at_ns: i64,
+    },
+    /// Answer to Run: the command has ended.
+    Ended {
+        /// How.
+        exit: Exit,
+        /// What it wrote to stdout until then, and to stderr: together at most
+        /// [`OUTPUT_BYTES_MAX`].
+        output: [Vec<u8>; 2],
     },
     /// Answer to List: all has been sent.
     Listed,

@@ -1,11 +1,12 @@
 //! From a plan to a child.
 
 use std::fs::File;
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use corten_base::limits::PLAN_BYTES_MAX;
 use corten_kernel::event::Interest;
-use corten_kernel::launch::{FdIndex, Join, Launch, Memory, NamespaceKind, Step, spawn};
+use corten_kernel::launch::{Child, FdIndex, Join, Launch, Memory, NamespaceKind, Step, spawn};
 use corten_kernel::memfd::Mapped;
 use corten_kernel::stream::{pipe, set_nonblocking};
 use corten_protocol::frame::{CgroupFds, Refusal};
@@ -28,10 +29,29 @@ const KINDS: [NamespaceKind; 8] = [
     NamespaceKind::Time,
 ];
 
-/// The descriptors that come with Create and Exec, sorted.
+/// A plan, as it came.
+pub enum Plan {
+    /// As a descriptor.
+    Mapped(Mapped),
+    /// In the frame.
+    Bytes(Vec<u8>),
+}
+
+impl Deref for Plan {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(plan) => plan,
+            Self::Bytes(plan) => plan,
+        }
+    }
+}
+
+/// What comes with Create, Exec and Run, sorted.
 pub struct Handed {
     /// The plan.
-    pub plan: Mapped,
+    pub plan: Plan,
     /// The log.
     pub log: Option<File>,
     /// The cgroup.
@@ -42,11 +62,22 @@ pub struct Handed {
 
 impl Handed {
     /// Sorts the descriptors; refuses if they are not what was announced, or
-    /// if the plan is none.
-    pub fn take(fds: Vec<OwnedFd>, log: bool, counted: CgroupFds) -> Result<Self, Refusal> {
+    /// if the plan is none. The first is the plan, unless that came in the frame.
+    pub fn take(
+        plan: Option<Vec<u8>>,
+        fds: Vec<OwnedFd>,
+        log: bool,
+        counted: CgroupFds,
+    ) -> Result<Self, Refusal> {
         let mut fds = fds.into_iter();
-        let plan = fds.next().ok_or(Refusal::Malformed)?;
-        let plan = Mapped::new(plan.as_fd(), PLAN_BYTES_MAX).map_err(|_| Refusal::Malformed)?;
+        let plan = match plan {
+            Some(plan) => Plan::Bytes(plan),
+            None => {
+                let plan = fds.next().ok_or(Refusal::Malformed)?;
+                let plan = Mapped::new(plan.as_fd(), PLAN_BYTES_MAX);
+                Plan::Mapped(plan.map_err(|_| Refusal::Malformed)?)
+            }
+        };
         let log = if log { Some(File::from(fds.next().ok_or(Refusal::Malformed)?)) } else { None };
         let cgroup = Cgroup::take(counted, &mut fds).ok_or(Refusal::Malformed)?;
         let fds: Vec<OwnedFd> = fds.collect();
@@ -129,7 +160,10 @@ impl Shim {
             tasks: &borrow(&cgroup.tasks),
         })
         .map_err(|errno| errno.raw_os_error())?;
-        let watched = self.poll.add(child.sync(), Source::Child(serial).token(), Interest::READ);
+        let watched = match self.processes[index].brief {
+            Some(_) => Ok(()),
+            None => self.watch_child(serial, &child),
+        };
         if let Some(oom) = &cgroup.oom {
             // v1's file announces nothing: it is looked at in the end.
             let _ = self.poll.add(oom, Source::OutOfMemory(serial).token(), Interest::URGENT);
@@ -160,6 +194,10 @@ impl Shim {
             return Err(error.errno.raw_os_error());
         }
         Ok(())
+    }
+
+    pub(crate) fn watch_child(&self, serial: Serial, child: &Child) -> corten_kernel::Result<()> {
+        self.poll.add(child.sync(), Source::Child(serial).token(), Interest::READ)
     }
 
     fn join(&self, serial: Serial, view: &PlanView<'_>) -> Result<Join<'_>, i32> {

@@ -7,17 +7,20 @@ use corten_base::limits::EXIT_RECORD_BYTES;
 use corten_kernel::launch::Message;
 use corten_kernel::process::{self, End};
 use corten_protocol::exit_record::ExitRecord;
-use corten_protocol::frame::{Event, Exit, LaunchFailure, Refusal, Reply};
+use corten_protocol::frame::{Event, Exit, LaunchFailure, OUTPUT_BYTES_MAX, Refusal, Reply};
 use corten_protocol::plan::HookPoint;
 
 use crate::log::Task;
-use crate::process::{Cgroup, Ending, Process, Serial};
+use crate::process::{Brief, Cgroup, Ending, Process, Serial};
 use crate::shim::Shim;
 use crate::table::{self, Next, State};
 
 /// How long the end of a process may wait for its last output to be written:
 /// a log disk that hangs must not hide that a container has ended.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long an exec of Run is left alone at a time.
+const BRIEF_MAX: Duration = Duration::from_millis(40);
 
 impl Shim {
     /// A child on its way has said something.
@@ -104,6 +107,9 @@ impl Shim {
     /// The command runs, and its hooks are done: whoever asked for it is told.
     pub(crate) fn report_running(&mut self, index: usize) {
         let process = &mut self.processes[index];
+        if process.brief.is_some() {
+            return;
+        }
         let Some(starter) = process.starter.take() else { return };
         let fds = if process.stdio.hand_over {
             process.streams.hand_over(process.stdio.terminal)
@@ -180,6 +186,13 @@ impl Shim {
         process.state = next;
         process.ending = None;
         process.cgroup = Cgroup::default();
+        if process.brief.take().is_some() && process.failure.is_none() {
+            match process.streams.what_was_said(OUTPUT_BYTES_MAX) {
+                Some(output) => return self.report_ended(index, output),
+                None => self.report_running(index),
+            }
+        }
+        let process = &mut self.processes[index];
         for output in &mut process.streams.outputs {
             output.take_if(|output| !output.logged);
         }
@@ -220,6 +233,36 @@ impl Shim {
         }
     }
 
+    /// An exec of Run has ended before anybody was told that it runs. Nobody
+    /// asks for it again, so that nothing of it is kept or written down.
+    fn report_ended(&mut self, index: usize, output: [Vec<u8>; 2]) {
+        let process = self.processes.remove(index);
+        if let (Some(starter), Some(exit)) = (process.starter, process.exit) {
+            self.reply(starter, Reply::Ended { exit, output }, Vec::new());
+        }
+    }
+
+    /// An exec of Run takes its time. While there is no more output than an
+    /// answer holds, which a pipe holds as well, it is left alone for a while
+    /// yet: a busy machine needs that. Then it is an exec like others.
+    fn take_long(&mut self, serial: Serial, now: Duration) {
+        let Some(index) = self.position(serial) else { return };
+        let process = &mut self.processes[index];
+        let Some(brief) = process.brief.take() else { return };
+        let waiting = process.streams.waiting();
+        let pause = brief.pause * 2;
+        if pause <= BRIEF_MAX
+            && waiting.is_some_and(|waiting| waiting.iter().sum::<usize>() <= OUTPUT_BYTES_MAX)
+        {
+            return process.brief = Some(Brief { until: now + pause, pause });
+        }
+        let Some(child) = &self.processes[index].child else { return };
+        if self.watch_child(serial, child).is_err() {
+            // Nobody would learn that it runs.
+            self.processes[index].kill_all();
+        }
+    }
+
     /// The file lies on tmpfs. If it is full, there is still the daemon; but a
     /// record cut off must not hide those that follow.
     fn write_down(&mut self, record: &ExitRecord) {
@@ -252,13 +295,16 @@ impl Shim {
 
     /// Kills what has run out of time, and stops waiting for hung log disks.
     pub(crate) fn act_on_deadlines(&mut self, now: Duration) {
-        let mut late = Vec::new();
+        let (mut late, mut long) = (Vec::new(), Vec::new());
         for process in &mut self.processes {
             let passed =
                 |deadline: Option<Duration>| deadline.is_some_and(|deadline| deadline <= now);
             if passed(process.deadline) && !process.timed_out && process.state.is_alive() {
                 process.timed_out = true;
                 process.kill_all();
+            }
+            if passed(process.brief.map(|brief| brief.until)) {
+                long.push(process.serial);
             }
             if let Some(delegation) = &mut process.delegation
                 && passed(delegation.deadline)
@@ -275,6 +321,9 @@ impl Shim {
             if passed(process.ending.as_ref().map(|ending| ending.deadline)) {
                 late.push(process.serial);
             }
+        }
+        for serial in long {
+            self.take_long(serial, now);
         }
         for serial in late {
             self.output_written(serial);

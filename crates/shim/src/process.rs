@@ -6,14 +6,14 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use corten_kernel::launch::Child;
-use corten_kernel::memfd::Mapped;
 use corten_kernel::process::End;
-use corten_kernel::{Errno, process};
+use corten_kernel::{Errno, process, stream};
 use corten_protocol::frame::{CgroupFds, Event, Exit, LaunchFailure, Stdio, Target};
 use corten_protocol::plan::HookPoint;
 
 use crate::daemon::Asker;
 use crate::delegate::Delegation;
+use crate::launching::Plan;
 use crate::log::{LogId, Stream};
 use crate::table::State;
 
@@ -52,6 +52,9 @@ pub struct Process {
     pub starter: Option<Asker>,
     /// When to kill it (monotonic), and whether that was done.
     pub deadline: Option<Duration>,
+    /// It is an exec of Run of which nobody has been told, and which is not
+    /// looked at before it ends, or until then.
+    pub brief: Option<Brief>,
     /// It was killed because its time was up.
     pub timed_out: bool,
     /// How its last output gets into the log.
@@ -68,6 +71,15 @@ pub struct Process {
     pub early_end: Option<End>,
 }
 
+/// How long an exec of Run is left alone.
+#[derive(Clone, Copy)]
+pub struct Brief {
+    /// When it is looked at next (monotonic).
+    pub until: Duration,
+    /// How long it was left alone for that.
+    pub pause: Duration,
+}
+
 /// Waiting for the last output.
 pub struct Ending {
     /// What was in stdout and stderr at the end has gone to the log thread.
@@ -81,7 +93,7 @@ pub struct Ending {
 /// What hooks are run from.
 pub struct HookSource {
     /// The plan.
-    pub plan: Mapped,
+    pub plan: Plan,
     /// The mount namespace in which they run.
     pub mounts: Option<OwnedFd>,
 }
@@ -141,6 +153,39 @@ impl Streams {
         let outputs = outputs.map(|output| output.fd.try_clone().map_err(|error| errno_of(&error)));
         let stdin = self.stdin.take().filter(|_| !terminal);
         stdin.map(Ok).into_iter().chain(outputs).collect()
+    }
+
+    /// What is in the pipes of a command that has ended: all of it, or none if
+    /// that is more than `bytes_max`.
+    pub fn what_was_said(&self, bytes_max: usize) -> Option<[Vec<u8>; 2]> {
+        let waiting = self.waiting()?;
+        if waiting.iter().sum::<usize>() > bytes_max {
+            return None;
+        }
+        let mut said = waiting.map(|bytes| vec![0; bytes]);
+        for (output, said) in self.outputs.iter().zip(&mut said) {
+            let Some(output) = output else { continue };
+            let mut length = 0;
+            // Nobody else reads, so that as much can be read without waiting.
+            while length < said.len() {
+                match stream::read_some(&output.fd, &mut said[length..]) {
+                    Ok(count) if count > 0 => length += count,
+                    Ok(_) | Err(_) => break,
+                }
+            }
+            said.truncate(length);
+        }
+        Some(said)
+    }
+
+    /// How many bytes are in each pipe, if that can be known.
+    pub fn waiting(&self) -> Option<[usize; 2]> {
+        let mut waiting = [0; 2];
+        for (output, waiting) in self.outputs.iter().zip(&mut waiting) {
+            let Some(output) = output else { continue };
+            *waiting = stream::waiting(&output.fd).ok()?;
+        }
+        Some(waiting)
     }
 
     /// There is output that goes to the log and has not ended.
@@ -231,6 +276,7 @@ impl Process {
             exit: None,
             starter: None,
             deadline: None,
+            brief: None,
             timed_out: false,
             ending: None,
             hooks: None,
@@ -274,10 +320,11 @@ impl Process {
     /// The earliest moment at which something is to be done about it.
     pub fn next_deadline(&self) -> Option<Duration> {
         let own = self.deadline.filter(|_| !self.timed_out && self.state.is_alive());
+        let brief = self.brief.map(|brief| brief.until);
         let ending = self.ending.as_ref().map(|ending| ending.deadline);
         let hook = self.hook.as_ref().and_then(|hook| hook.deadline);
         let runtime = self.delegation.as_ref().and_then(|delegation| delegation.deadline);
-        [own, ending, hook, runtime].into_iter().flatten().min()
+        [own, brief, ending, hook, runtime].into_iter().flatten().min()
     }
 }
 

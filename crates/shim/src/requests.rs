@@ -17,12 +17,16 @@ use corten_protocol::plan::HookPoint;
 use crate::daemon::Asker;
 use crate::launching::Handed;
 use crate::log::Task;
-use crate::process::{Process, SIGKILL, errno_of};
+use crate::process::{Brief, Process, SIGKILL, errno_of};
 use crate::shim::Shim;
 use crate::table::{Event, Next, State};
 
 /// Where the pod's /dev/shm lies in the shim's mount namespace.
 const SHM: &str = "/shm";
+
+/// How long a command of Run is left alone at first. Most end sooner, and are
+/// spared to be looked at in between.
+const BRIEF: Duration = Duration::from_millis(5);
 
 type Answer = Result<Option<Reply>, Refusal>;
 
@@ -61,7 +65,17 @@ impl Shim {
             Request::Exec { container, exec, stdio, timeout_ms, cgroup } => {
                 let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
                 let target = Target { container, exec: Some(exec) };
-                self.exec(asker, Exec { target, stdio, timeout, cgroup }, fds)
+                let handed = Handed::take(None, fds, false, cgroup)?;
+                self.exec(asker, Exec { target, stdio, timeout, brief: None }, handed)
+            }
+            Request::Run { container, exec, timeout_ms, cgroup, plan } => {
+                let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
+                let target = Target { container, exec: Some(exec) };
+                let stdio = Stdio { hand_over: true, ..Stdio::default() };
+                let plan = (!plan.is_empty()).then_some(plan);
+                let handed = Handed::take(plan, fds, false, cgroup)?;
+                let brief = Some(BRIEF);
+                self.exec(asker, Exec { target, stdio, timeout, brief }, handed)
             }
             Request::Kill { target, signal, all } => self.kill(&target, signal, all),
             Request::Resize { target, rows, columns } => self.resize(&target, rows, columns),
@@ -139,7 +153,7 @@ impl Shim {
     ) -> Answer {
         let target = Target { container, exec: None };
         self.check_new(&target, POD_CONTAINERS_MAX)?;
-        let handed = Handed::take(fds, stdio.log, cgroup)?;
+        let handed = Handed::take(None, fds, stdio.log, cgroup)?;
         self.check_join(&handed)?;
         let serial = self.next_serial();
         let process = Process::new(serial, target, State::Creating, stdio);
@@ -168,8 +182,8 @@ impl Shim {
         }
     }
 
-    fn exec(&mut self, asker: Asker, exec: Exec, fds: Vec<OwnedFd>) -> Answer {
-        let Exec { target, stdio, timeout, cgroup } = exec;
+    fn exec(&mut self, asker: Asker, exec: Exec, handed: Handed) -> Answer {
+        let Exec { target, stdio, timeout, brief } = exec;
         let index = self.find_init(&target.container)?;
         let container = &self.processes[index];
         if container.state.on(Event::ExecAsked) == Next::Refuse {
@@ -180,12 +194,13 @@ impl Shim {
         if stdio.log {
             return Err(Refusal::Malformed);
         }
-        let handed = Handed::take(fds, false, cgroup)?;
         self.check_join(&handed)?;
         let serial = self.next_serial();
         let mut process = Process::new(serial, target, State::Starting, stdio);
         process.starter = Some(asker);
-        process.deadline = timeout.map(|timeout| process::monotonic() + timeout);
+        let now = process::monotonic();
+        process.deadline = timeout.map(|timeout| now + timeout);
+        process.brief = brief.map(|pause| Brief { until: now + pause, pause });
         self.processes.push(process);
         self.launch(serial, handed);
         Ok(None)
@@ -291,7 +306,8 @@ struct Exec {
     target: Target,
     stdio: Stdio,
     timeout: Option<Duration>,
-    cgroup: CgroupFds,
+    /// For how long it is not looked at.
+    brief: Option<Duration>,
 }
 
 /// The pod's /dev/shm: a tmpfs that only the shim and the containers see.

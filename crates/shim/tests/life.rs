@@ -2,8 +2,10 @@
 
 mod kit;
 
+use std::fs::File;
 use std::io::{Read, Write};
 
+use corten_base::ExecId;
 use corten_protocol::exit_record;
 use corten_protocol::frame::*;
 use kit::*;
@@ -50,6 +52,56 @@ fn an_exec_with_its_streams() {
     exec.streams[2].read_to_string(&mut text).unwrap();
     assert_eq!(text, "got hello\nbad\n");
     pod.delete(exec.target);
+    pod.shut_down();
+}
+
+#[test]
+fn a_command_that_ends_at_once_is_answered_once() {
+    let mut pod = Pod::new();
+    let id = pod.run("sleep 1000", Options::default());
+    for (number, beside) in [(1, false), (2, true)] {
+        let run = Target { container: id.clone(), exec: Some(ExecId(number)) };
+        let number = pod.client.send_run(&run, "echo good; echo bad >&2; exit 5", 0, beside);
+        let (reply, streams) = pod.client.reply(number);
+        let Reply::Ended { exit, output } = reply else { panic!("{reply:?}") };
+        assert_eq!((exit.code, exit.timed_out), (5, false));
+        assert_eq!((output, streams.len()), ([b"good\n".to_vec(), b"bad\n".to_vec()], 0));
+        let forgotten = pod.client.call(&Request::Delete { target: run }, &[]).0;
+        assert_eq!(forgotten, Reply::Refused(Refusal::Unknown));
+    }
+    assert_eq!(count_exits(&pod), 0, "nobody will ask for them");
+    std::fs::remove_file(pod.path("image/bin/sh")).unwrap();
+    let run = Target { container: id, exec: Some(ExecId(3)) };
+    let number = pod.client.send_run(&run, "true", 0, false);
+    let (reply, _) = pod.client.reply(number);
+    assert!(matches!(reply, Reply::Refused(Refusal::Launch(LaunchFailure { errno: 2, .. }))));
+    pod.shut_down();
+}
+
+#[test]
+fn a_command_that_takes_its_time_or_says_much_is_an_exec_like_others() {
+    let mut pod = Pod::new();
+    let id = pod.run("sleep 1000", Options::default());
+    for (number, script, timeout_ms, code, bytes) in [
+        (1, "echo a; sleep 0.2; echo b; exit 3", 0, 3, 4),
+        // More than a pipe holds: somebody has to read before it ends.
+        (2, "yes | head -c 300000", 0, 0, 300_000),
+        // More than an answer holds.
+        (3, "yes | head -c 5000", 0, 0, 5000),
+        (4, "echo a; sleep 1000", 200, 137, 2),
+    ] {
+        let run = Target { container: id.clone(), exec: Some(ExecId(number)) };
+        let number = pod.client.send_run(&run, script, timeout_ms, false);
+        let (reply, streams) = pod.client.reply(number);
+        assert!(matches!(reply, Reply::Running { .. }), "{reply:?}");
+        let [stdout, _stderr] = <[_; 2]>::try_from(streams).unwrap();
+        let mut text = Vec::new();
+        File::from(stdout).read_to_end(&mut text).unwrap();
+        assert_eq!(text.len(), bytes, "{script}");
+        let exit = pod.exit_of(&run);
+        assert_eq!((exit.code, exit.timed_out), (code, timeout_ms > 0), "{script}");
+        pod.delete(run);
+    }
     pod.shut_down();
 }
 

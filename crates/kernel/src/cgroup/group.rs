@@ -15,8 +15,8 @@ use super::hierarchy::{Controller, Hierarchies, Old};
 use super::resources::Resources;
 use super::stats::{self, Stats};
 use super::undo::{Undo, UndoLog};
-use super::{remove, v1, v2};
-use crate::{Context as _, Error, Result, mount};
+use super::{v1, v2};
+use crate::{Error, Result, mount};
 
 /// How long a group may take to stop all its processes.
 const FREEZE_MAX: Duration = Duration::from_secs(10);
@@ -131,7 +131,7 @@ impl Group {
         self.hierarchies.v1.iter().map(clone).collect()
     }
 
-    fn tasks(&self) -> Result<Vec<OwnedFd>> {
+    pub(super) fn tasks(&self) -> Result<Vec<OwnedFd>> {
         let open = |old| self.old(old).open_file("tasks", true);
         self.hierarchies.v1.iter().map(open).collect()
     }
@@ -151,32 +151,6 @@ impl Group {
     /// Moves a process here, with all its threads; on v2.
     pub fn adopt(&self, pid: i32) -> Result<()> {
         self.unified()?.write("cgroup.procs", &pid.to_string())
-    }
-
-    /// Makes a group for one exec, below this one in the v2 hierarchy, so that
-    /// its whole tree can be killed. It has no controllers of its own: its
-    /// processes count for this group. `None` where there is no v2, or where
-    /// the container manages groups of its own, among which we must not put
-    /// ours.
-    pub fn exec_child(&self, name: &str) -> Result<Option<Entry>> {
-        let Ok(unified) = self.unified() else { return Ok(None) };
-        if !unified.read("cgroup.subtree_control")?.is_empty() {
-            return Ok(None);
-        }
-        let child = unified.child(v1::checked_name(&unified, name)?);
-        child.make().context("make", || format!("cgroup {}", child.path().display()))?;
-        Ok(Some(Entry {
-            into: Some(child.open()?),
-            kill: Some(child.open_file("cgroup.kill", true)?),
-            tasks: self.tasks()?,
-            oom: None,
-        }))
-    }
-
-    /// Removes the group of an exec, with what its processes made below it.
-    pub fn remove_exec_child(&self, name: &str) -> Result<()> {
-        let Ok(unified) = self.unified() else { return Ok(()) };
-        remove::trees(&[unified.child(v1::checked_name(&unified, name)?)])
     }
 
     /// The processes of this group and of all groups below it.

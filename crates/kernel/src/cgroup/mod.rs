@@ -8,6 +8,7 @@
 mod bpf;
 mod devices;
 mod file;
+mod gate;
 mod group;
 mod hierarchy;
 mod program;
@@ -24,6 +25,7 @@ use corten_base::limits::PATH_BYTES_MAX;
 use rustix::io::Errno;
 
 pub use devices::{DeviceKind, DeviceRule};
+pub use gate::{Gate, Pass, Surplus};
 pub use group::{Entry, Group};
 pub use hierarchy::Controller;
 pub use resources::{HugepageLimit, IoLimit, IoLimitKind, Resources};

@@ -1,21 +1,16 @@
 //! What a command writes until it ends.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use corten_base::limits::EXEC_OUTPUT_BYTES_MAX;
 use corten_kernel::stream::read_some;
 use corten_protocol::frame::Exit;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 use crate::watch::watch;
 
-/// How long the streams of a command are not looked at: one that writes more
-/// than a pipe holds waits so long.
-const UNWATCHED: Duration = Duration::from_millis(5);
 /// Bytes read from a stream at once.
 const READ_BYTES: usize = 64 << 10;
 /// Bytes read at once after the end of a command: mostly there are few.
@@ -32,23 +27,13 @@ pub(super) async fn collect(
     pipes: [Option<OwnedFd>; 2],
     exit: &mut oneshot::Receiver<Exit>,
 ) -> Result<(End, [Vec<u8>; 2])> {
-    // Most commands end before their output fills a pipe: they are spared
-    // being watched.
-    let early = timeout(UNWATCHED, &mut *exit).await.ok();
     let [stdout, stderr] = pipes;
     let (mut stdout, mut stderr) = (Collector::new(stdout)?, Collector::new(stderr)?);
-    let end = match early {
-        Some(end) => end,
-        None => {
-            stdout.watch()?;
-            stderr.watch()?;
-            loop {
-                tokio::select! {
-                    end = &mut *exit => break end,
-                    more = stdout.read(), if stdout.open() => more?,
-                    more = stderr.read(), if stderr.open() => more?,
-                }
-            }
+    let end = loop {
+        tokio::select! {
+            end = &mut *exit => break end,
+            more = stdout.read(), if stdout.open() => more?,
+            more = stderr.read(), if stderr.open() => more?,
         }
     };
     // What it wrote before its end is in the pipes now; what a descendant
@@ -67,8 +52,7 @@ struct Collector {
 
 /// Our end of an output stream, as it is being read.
 enum Pipe {
-    Unwatched(OwnedFd),
-    Watched(AsyncFd<OwnedFd>, Box<[u8]>),
+    Open(AsyncFd<OwnedFd>, Box<[u8]>),
     Ended,
 }
 
@@ -79,7 +63,7 @@ impl Collector {
                 rustix::io::ioctl_fionbio(&pipe, true).map_err(|errno| {
                     Error::internal(format!("unable to read an exec's output: {errno}"))
                 })?;
-                Pipe::Unwatched(pipe)
+                Pipe::Open(watch(pipe, "an exec's output")?, vec![0; READ_BYTES].into())
             }
             None => Pipe::Ended,
         };
@@ -90,19 +74,8 @@ impl Collector {
         !matches!(self.pipe, Pipe::Ended)
     }
 
-    /// Makes it ready for [`Collector::read`].
-    fn watch(&mut self) -> Result<()> {
-        self.pipe = match std::mem::replace(&mut self.pipe, Pipe::Ended) {
-            Pipe::Unwatched(pipe) => {
-                Pipe::Watched(watch(pipe, "an exec's output")?, vec![0; READ_BYTES].into())
-            }
-            other => other,
-        };
-        Ok(())
-    }
-
     async fn read(&mut self) -> Result<()> {
-        let Pipe::Watched(pipe, buffer) = &mut self.pipe else { return Ok(()) };
+        let Pipe::Open(pipe, buffer) = &mut self.pipe else { return Ok(()) };
         let mut ready = pipe.readable().await.map_err(|error| {
             Error::internal(format!("unable to read an exec's output: {error}"))
         })?;
@@ -118,8 +91,7 @@ impl Collector {
     /// the pipe as fast as it is read: no more is taken than a pipe holds.
     fn drain(&mut self) {
         let pipe = match &self.pipe {
-            Pipe::Unwatched(pipe) => pipe.as_fd(),
-            Pipe::Watched(pipe, _) => pipe.get_ref().as_fd(),
+            Pipe::Open(pipe, _) => pipe.get_ref().as_fd(),
             Pipe::Ended => return,
         };
         let mut buffer = [0; DRAIN_BYTES];

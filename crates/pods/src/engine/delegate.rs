@@ -150,7 +150,7 @@ impl Inner {
         container: &Container,
         process: &oci::Process,
         exec: ExecId,
-    ) -> Result<Plan> {
+    ) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
         let bundle = self.bundle(container);
         let name = call_name(exec);
         let mut fds = Descriptors(vec![ns::own(NamespaceKind::Mount)?]);
@@ -170,7 +170,7 @@ impl Inner {
         };
         let bytes = delegate_exec(&call, process, &name)
             .map_err(|error| Error::invalid(error.to_string()))?;
-        Plan::seal(bytes, fds.0)
+        Ok((bytes, fds.0))
     }
 
     /// Removes what the call of an exec has left in the bundle.

@@ -1,22 +1,21 @@
 //! Processes in running containers.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use corten_base::ExecId;
-use corten_kernel::cgroup;
-use corten_protocol::frame::{CgroupFds, Refusal, Reply, Request, Stdio, Target};
+use corten_kernel::cgroup::{Gate, Pass, Surplus};
+use corten_protocol::frame::{CgroupFds, Exit, Refusal, Reply, Request, Stdio, Target};
 use tokio::sync::oneshot;
 
-use super::collect::collect;
 use super::launch::Plan;
 use super::{Inner, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::shim::Shim;
 use crate::state::{ContainerState, SandboxState};
 use crate::table::Container;
-use crate::view::{ExecOutput, ExecRequest, ExecSession};
+use crate::view::{ExecRequest, ExecSession};
 
 /// How long a request waits for a shim that is being connected to.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -30,9 +29,7 @@ impl Inner {
         timeout: Option<Duration>,
     ) -> Result<ExecSession> {
         let shim = self.running_shim(container).await?;
-        if request.command.is_empty() {
-            return Err(Error::invalid("the command to execute is empty"));
-        }
+        check_command(&request)?;
         let stdio = Stdio {
             terminal: request.terminal,
             stdin: request.stdin,
@@ -54,16 +51,14 @@ impl Inner {
             container: container.id.clone(),
             exec,
             stdio,
-            timeout_ms: timeout.map_or(0, |timeout| (timeout.as_millis() as u64).max(1)),
-            cgroup: group.flags,
+            timeout_ms: milliseconds(timeout),
+            cgroup: group.flags(),
         };
         let mut fds = vec![plan.memfd.as_fd()];
-        fds.extend(group.fds.iter().map(AsFd::as_fd));
+        fds.extend(group.fds());
         fds.extend(plan.fds.iter().map(AsFd::as_fd));
         match shim.call_within(&frame, &fds, super::LAUNCH_TIMEOUT).await {
             Ok((Reply::Running { pid, .. }, streams)) => {
-                // The shim has its own ends of the group's files.
-                let group = ExecGroup { fds: Vec::new(), ..group };
                 let exit = self.clean_after_exec(container, &shim, exec, exit, group);
                 Ok(session(exec, pid, stdio, streams, exit))
             }
@@ -81,11 +76,8 @@ impl Inner {
         }
     }
 
-    /// The plan and the cgroup of an exec.
-    ///
-    /// What is read and made lies in memory (tmpfs, cgroups), which costs less
-    /// than the way to another thread and back. Only the files of a container,
-    /// and whatever an OCI runtime does, may lie on a disk.
+    /// The plan and the cgroup of an exec. Only the files of a container, and
+    /// whatever an OCI runtime does, may lie on a disk.
     async fn prepare_exec(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -96,36 +88,23 @@ impl Inner {
         let slow = request.user.is_some() || self.oci_runtime(container)?.is_some();
         let (inner, of) = (self.clone(), container.clone());
         let prepare = move || {
-            Ok((inner.plan_exec(&of, &request, exec)?, inner.exec_group(&of, exec, timeout)?))
+            let ((bytes, fds), group) = inner.plan_and_group(&of, &request, exec, timeout)?;
+            Ok((Plan::seal(bytes, fds)?, group))
         };
         if slow { blocking(prepare).await } else { prepare() }
     }
 
-    /// Runs a command to its end and collects its output.
-    pub(super) async fn exec_sync(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        command: Vec<String>,
+    /// The same, at once: mostly what is read and made lies in memory (tmpfs,
+    /// cgroups), which costs less than the way to another thread and back.
+    pub(super) fn plan_and_group(
+        &self,
+        container: &Container,
+        request: &ExecRequest,
+        exec: ExecId,
         timeout: Option<Duration>,
-    ) -> Result<ExecOutput> {
-        let request = ExecRequest { command, ..ExecRequest::default() };
-        let described = request.command.join(" ");
-        let session = self.exec(container, request, timeout).await?;
-        let ExecSession { stdout, stderr, mut exit, .. } = session;
-        let (exit, [stdout, stderr]) = collect([stdout, stderr], &mut exit).await?;
-        let exit = exit.map_err(|_| {
-            Error::new(Kind::Unavailable, "the shim went away before the command ended")
-        })?;
-        if exit.timed_out {
-            let seconds = timeout.unwrap_or_default().as_secs_f64();
-            return Err(Error::new(
-                Kind::DeadlineExceeded,
-                format!(
-                    "command {described:?} timed out: it was killed with its descendants after {seconds} s"
-                ),
-            ));
-        }
-        Ok(ExecOutput { stdout, stderr, exit_code: exit.code })
+    ) -> Result<(Planned, ExecGroup)> {
+        let planned = self.plan_exec(container, request, exec)?;
+        Ok((planned, self.exec_group(container, timeout)?))
     }
 
     /// Ends the input of an exec; one that has ended has none.
@@ -175,59 +154,31 @@ impl Inner {
 
     /// An exec that may be killed gets a cgroup of its own, so that whatever
     /// it starts goes with it; others run in the container's.
-    fn exec_group(
-        &self,
-        container: &Container,
-        exec: ExecId,
-        timeout: Option<Duration>,
-    ) -> Result<ExecGroup> {
+    fn exec_group(&self, container: &Container, timeout: Option<Duration>) -> Result<ExecGroup> {
         if self.oci_runtime(container)?.is_some() {
             // Its runtime puts it where the container is.
             return Ok(ExecGroup::default());
         }
-        let group = self.cgroups.open(&container.record.borrow().cgroup)?;
-        let name = timeout.map(|_| format!("exec-{}", exec.0));
-        let own = match &name {
-            Some(name) => group.exec_child(name)?,
-            None => None,
-        };
-        let own_name = name.filter(|_| own.is_some());
-        let entry = match own {
-            Some(entry) => entry,
-            // The kill descriptor of the container is not the exec's.
-            None => cgroup::Entry { kill: None, ..group.entry()? },
-        };
-        let flags = CgroupFds {
-            into: entry.into.is_some(),
-            kill: entry.kill.is_some(),
-            tasks: entry.tasks.len() as u8,
-            oom: false,
-        };
-        let fds = entry.into.into_iter().chain(entry.kill).chain(entry.tasks).collect();
-        Ok(ExecGroup { flags, fds, own: own_name.map(|name| (group, name)) })
+        let open = || Gate::open(&self.cgroups.open(&container.record.borrow().cgroup)?);
+        let gate = self.gates.of(&container.id, open)?;
+        Ok(ExecGroup { pass: Some(gate.pass(timeout.is_some())?) })
     }
 
-    /// Clears what an exec had outside of its shim.
-    async fn clear_exec(&self, container: &Container, exec: ExecId, group: ExecGroup) {
+    /// Clears what an exec that was not launched had outside of its shim.
+    pub(super) async fn clear_exec(&self, container: &Container, exec: ExecId, group: ExecGroup) {
         self.forget_call(container, exec);
-        let Some((group, name)) = group.own else { return };
-        let removed = blocking(move || group.remove_exec_child(&name).map_err(Error::from)).await;
-        if let Err(error) = removed {
-            // Descendants of the exec that outlive it keep its group; it goes
-            // with the container's.
-            tracing::debug!(%error, "an exec's cgroup is still in use");
-        }
+        remove(group.pass.and_then(Pass::discard)).await;
     }
 
     /// After the end: the shim forgets the exec, its cgroup goes.
-    fn clean_after_exec(
+    pub(super) fn clean_after_exec(
         self: &Arc<Self>,
         container: &Arc<Container>,
         shim: &Shim,
         exec: ExecId,
-        exit: oneshot::Receiver<corten_protocol::frame::Exit>,
+        exit: oneshot::Receiver<Exit>,
         group: ExecGroup,
-    ) -> oneshot::Receiver<corten_protocol::frame::Exit> {
+    ) -> oneshot::Receiver<Exit> {
         let (sender, receiver) = oneshot::channel();
         let inner = self.clone();
         let shim = shim.clone();
@@ -239,7 +190,8 @@ impl Inner {
             // Whoever waits for the answer goes first.
             tokio::task::yield_now().await;
             let _ = shim.call(&Request::Delete { target }, &[]).await;
-            inner.clear_exec(&of, exec, group).await;
+            inner.forget_call(&of, exec);
+            remove(group.pass.and_then(Pass::give_back)).await;
         });
         receiver
     }
@@ -259,21 +211,64 @@ pub(super) fn check_running(container: &Container) -> Result<()> {
     }
 }
 
-/// The cgroup of an exec.
-#[derive(Default)]
-struct ExecGroup {
-    flags: CgroupFds,
-    fds: Vec<OwnedFd>,
-    /// The group made for it alone, and its name.
-    own: Option<(cgroup::Group, String)>,
+pub(super) fn check_command(request: &ExecRequest) -> Result<()> {
+    if request.command.is_empty() {
+        return Err(Error::invalid("the command to execute is empty"));
+    }
+    Ok(())
 }
 
-fn session(
+/// As frames have it: 0 is never.
+pub(super) fn milliseconds(timeout: Option<Duration>) -> u64 {
+    timeout.map_or(0, |timeout| (timeout.as_millis() as u64).max(1))
+}
+
+/// A plan's bytes, and what it refers to.
+pub(super) type Planned = (Vec<u8>, Vec<OwnedFd>);
+
+/// The cgroup of an exec; none if an OCI runtime makes it.
+#[derive(Default)]
+pub(super) struct ExecGroup {
+    pub pass: Option<Pass>,
+}
+
+impl ExecGroup {
+    /// Which descriptors there are.
+    pub fn flags(&self) -> CgroupFds {
+        let Some(pass) = &self.pass else { return CgroupFds::default() };
+        CgroupFds {
+            into: pass.into_group().is_some(),
+            kill: pass.kill().is_some(),
+            tasks: pass.tasks().len() as u8,
+            oom: false,
+        }
+    }
+
+    /// These, in the order of frames.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.pass.iter().flat_map(|pass| {
+            let tasks = pass.tasks().iter().map(AsFd::as_fd);
+            pass.into_group().into_iter().chain(pass.kill()).chain(tasks)
+        })
+    }
+}
+
+/// Removes a group that is not kept.
+pub(super) async fn remove(surplus: Option<Surplus>) {
+    let Some(surplus) = surplus else { return };
+    if let Err(error) = blocking(move || Ok(surplus.remove()?)).await {
+        // Descendants of the exec that outlive it keep its group; it goes
+        // with the container's.
+        tracing::debug!(%error, "an exec's cgroup is still in use");
+    }
+}
+
+pub(super) fn session(
     exec: ExecId,
     pid: i32,
     stdio: Stdio,
     streams: Vec<OwnedFd>,
-    exit: oneshot::Receiver<corten_protocol::frame::Exit>,
+    exit: oneshot::Receiver<Exit>,
 ) -> ExecSession {
     let mut streams = streams.into_iter();
     if stdio.terminal {
@@ -285,7 +280,7 @@ fn session(
 }
 
 impl Inner {
-    fn exec_refused(
+    pub(super) fn exec_refused(
         &self,
         container: &Container,
         exec: ExecId,

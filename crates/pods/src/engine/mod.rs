@@ -7,7 +7,7 @@
 //! | `container`, `prepare`, `volumes`, `cdi`, `launch` | making and starting a container |
 //! | `delegate` | containers that another OCI runtime makes |
 //! | `checkpoint`, `restore` | containers frozen into archives, and pods made of them |
-//! | `exec`, `collect`, `kept` | processes in running containers |
+//! | `exec`, `exec_sync`, `collect`, `kept`, `gates` | processes in running containers |
 //! | `attach`, `forward` | clients of running containers, and of their ports |
 //! | `copy` | files into and out of running containers |
 //! | `teardown` | stop, remove, undo |
@@ -31,8 +31,10 @@ mod devices;
 mod doctor;
 mod events;
 mod exec;
+mod exec_sync;
 mod files;
 mod forward;
+mod gates;
 mod init;
 mod kept;
 mod launch;
@@ -149,6 +151,7 @@ struct Inner {
     runtimes: Runtimes,
     kept: kept::Kept,
     sysctls: Sysctls,
+    gates: gates::Gates,
     journal: Journal,
     table: Table,
     /// Reads what went through the links of pods, once somebody asked.
@@ -195,6 +198,7 @@ impl Engine {
             runtimes: Runtimes::probe(config.runtimes.clone()).await,
             kept: kept::Kept::default(),
             sysctls: Sysctls::default(),
+            gates: gates::Gates::default(),
             config,
             store,
             images,

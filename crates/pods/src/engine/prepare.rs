@@ -218,13 +218,13 @@ impl Inner {
         }
     }
 
-    /// The plan of one more process in a running container.
+    /// The plan of one more process in a running container, and what it refers to.
     pub(super) fn plan_exec(
         &self,
         container: &Container,
         request: &ExecRequest,
         exec: ExecId,
-    ) -> Result<Plan> {
+    ) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
         let runtime = self.oci_runtime(container)?;
         let load = || self.load_spec(container);
         let base = self.kept.base(&container.id, runtime.is_some(), load)?;
@@ -252,7 +252,7 @@ impl Inner {
         }
         let bytes = lower_exec(&base, &process, container.config.security.privileged)
             .map_err(|error| Error::invalid(error.to_string()))?;
-        Plan::seal(bytes, Vec::new())
+        Ok((bytes, Vec::new()))
     }
 
     /// Another user than the container's, by the container's own files.

@@ -299,7 +299,9 @@ impl Inner {
         let store = self.store.clone();
         let journal = self.journal.clone();
         let (sandbox, id) = (container.sandbox.id.clone(), container.id.clone());
+        let remove_groups_of_execs = self.gates.close(&container.id);
         blocking(move || {
+            remove_groups_of_execs();
             cgroups.clear(&path)?;
             store.remove_snapshot(&id).map_err(|error| Error::internal(error.to_string()))?;
             journal.forget_container(&sandbox, &id)
@@ -342,7 +344,12 @@ impl Inner {
         self.forget_in_runtime(container).await?;
         let cgroups = self.cgroups.clone();
         let path = container.record.borrow().cgroup.clone();
-        blocking(move || Ok(cgroups.clear(&path)?)).await
+        let remove_groups_of_execs = self.gates.close(&container.id);
+        blocking(move || {
+            remove_groups_of_execs();
+            Ok(cgroups.clear(&path)?)
+        })
+        .await
     }
 }
 

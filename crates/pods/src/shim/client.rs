@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ struct Inner {
     socket: AsyncFd<OwnedFd>,
     next_request: AtomicU32,
     next_exec: AtomicU64,
+    /// It is older than Run.
+    old: AtomicBool,
     waiting: Mutex<Waiting>,
 }
 
@@ -97,6 +99,7 @@ impl Shim {
                 // Exec numbers must not meet those of an earlier daemon: they
                 // begin at the clock, which a restart finds further on.
                 next_exec: AtomicU64::new(corten_kernel::process::realtime_ns() as u64),
+                old: AtomicBool::new(false),
                 waiting: Mutex::default(),
             }),
         };
@@ -177,6 +180,16 @@ impl Shim {
     /// An error if its connection has ended.
     pub fn check_alive(&self) -> Result<()> {
         if self.inner.lock().closed { Err(self.inner.dead()) } else { Ok(()) }
+    }
+
+    /// Whether it may know [`Request::Run`].
+    pub fn may_run(&self) -> bool {
+        !self.inner.old.load(Ordering::Relaxed)
+    }
+
+    /// It does not know [`Request::Run`].
+    pub fn cannot_run(&self) {
+        self.inner.old.store(true, Ordering::Relaxed);
     }
 
     /// A new exec number, and its end when it comes. To be asked for before

@@ -60,6 +60,13 @@ impl Writer {
         self.raw(text.as_bytes());
     }
 
+    /// Less than 64 KiB.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        debug_assert!(u16::try_from(bytes.len()).is_ok());
+        self.u16(bytes.len() as u16);
+        self.raw(bytes);
+    }
+
     /// An id as the 32 bytes that its text stands for.
     pub(crate) fn container(&mut self, id: &ContainerId) {
         let digit = |byte: u8| match byte {
@@ -142,6 +149,13 @@ impl<'a> Reader<'a> {
             Ok(text) if length <= bytes_max => Ok(text.to_owned()),
             Ok(_) | Err(_) => Err(DecodeError::Value("a text")),
         }
+    }
+
+    pub(crate) fn bytes(&mut self, bytes_max: usize) -> Result<Vec<u8>, DecodeError> {
+        let length = usize::from(self.u16()?);
+        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(DecodeError::TooShort)?;
+        self.rest = rest;
+        if length <= bytes_max { Ok(bytes.to_vec()) } else { Err(DecodeError::Value("bytes")) }
     }
 
     pub(crate) fn optional<T>(

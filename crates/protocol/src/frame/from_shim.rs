@@ -3,8 +3,8 @@
 use super::bytes::{Reader, Writer};
 use super::codec::{begin, open};
 use super::{
-    Attached, DecodeError, Event, Exit, FromShim, LaunchFailure, Phase, PodNamespaces, Refusal,
-    Reply, Target,
+    Attached, DecodeError, Event, Exit, FromShim, LaunchFailure, OUTPUT_BYTES_MAX, Phase,
+    PodNamespaces, Refusal, Reply, Target,
 };
 
 // Replies lie below 256, events above.
@@ -15,6 +15,7 @@ const LISTED: u16 = 4;
 const NAMESPACES: u16 = 5;
 const REFUSED: u16 = 6;
 const ATTACHED: u16 = 7;
+const ENDED: u16 = 8;
 const PRESENT: u16 = 0x101;
 const CREATED: u16 = 0x102;
 const EXITED: u16 = 0x103;
@@ -60,6 +61,7 @@ impl Reply {
             Self::Done => DONE,
             Self::Hello { .. } => HELLO,
             Self::Running { .. } => RUNNING,
+            Self::Ended { .. } => ENDED,
             Self::Listed => LISTED,
             Self::Namespaces(_) => NAMESPACES,
             Self::Attached(_) => ATTACHED,
@@ -75,6 +77,12 @@ impl Reply {
                 writer.i32(*pid);
                 writer.i64(*at_ns);
             }
+            Self::Ended { exit, output } => {
+                exit.write(writer);
+                for bytes in output {
+                    writer.bytes(bytes);
+                }
+            }
             Self::Namespaces(namespaces) => namespaces.write(writer),
             Self::Attached(streams) => streams.write(writer),
             Self::Refused(refusal) => refusal.write(writer),
@@ -86,6 +94,10 @@ impl Reply {
             DONE => Self::Done,
             HELLO => Self::Hello { version: reader.u16()? },
             RUNNING => Self::Running { pid: reader.i32()?, at_ns: reader.i64()? },
+            ENDED => Self::Ended {
+                exit: Exit::read(reader)?,
+                output: [reader.bytes(OUTPUT_BYTES_MAX)?, reader.bytes(OUTPUT_BYTES_MAX)?],
+            },
             LISTED => Self::Listed,
             NAMESPACES => Self::Namespaces(PodNamespaces::read(reader)?),
             ATTACHED => Self::Attached(Attached::read(reader)?),

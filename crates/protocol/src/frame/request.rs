@@ -2,7 +2,9 @@
 
 use super::bytes::{Reader, Writer};
 use super::codec::{begin, open};
-use super::{Attached, CgroupFds, DecodeError, PodNamespaces, Request, Stdio, Target};
+use super::{
+    Attached, CgroupFds, DecodeError, PodNamespaces, RUN_PLAN_BYTES_MAX, Request, Stdio, Target,
+};
 use corten_base::limits::SELINUX_LABEL_BYTES_MAX;
 
 const HELLO: u16 = 1;
@@ -20,6 +22,7 @@ const DELETE: u16 = 12;
 const SHUTDOWN: u16 = 13;
 const ATTACH: u16 = 14;
 const HANG_UP: u16 = 15;
+const RUN: u16 = 16;
 
 impl Request {
     /// The frame of this request. The reply carries the same number.
@@ -52,6 +55,7 @@ impl Request {
             Self::Create { .. } => CREATE,
             Self::Start { .. } => START,
             Self::Exec { .. } => EXEC,
+            Self::Run { .. } => RUN,
             Self::Kill { .. } => KILL,
             Self::Resize { .. } => RESIZE,
             Self::CloseStdin { .. } => CLOSE_STDIN,
@@ -85,6 +89,13 @@ impl Request {
                 stdio.write(writer);
                 writer.u64(*timeout_ms);
                 cgroup.write(writer);
+            }
+            Self::Run { container, exec, timeout_ms, cgroup, plan } => {
+                writer.container(container);
+                writer.u64(exec.0);
+                writer.u64(*timeout_ms);
+                cgroup.write(writer);
+                writer.bytes(plan);
             }
             Self::Kill { target, signal, all } => {
                 target.write(writer);
@@ -133,6 +144,13 @@ impl Request {
                 stdio: Stdio::read(reader)?,
                 timeout_ms: reader.u64()?,
                 cgroup: CgroupFds::read(reader)?,
+            },
+            RUN => Self::Run {
+                container: reader.container()?,
+                exec: reader.exec()?,
+                timeout_ms: reader.u64()?,
+                cgroup: CgroupFds::read(reader)?,
+                plan: reader.bytes(RUN_PLAN_BYTES_MAX)?,
             },
             KILL => Self::Kill {
                 target: Target::read(reader)?,

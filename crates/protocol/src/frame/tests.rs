@@ -41,6 +41,13 @@ fn requests() -> Vec<Request> {
             timeout_ms: u64::MAX,
             cgroup: CgroupFds::default(),
         },
+        Request::Run {
+            container: container.clone(),
+            exec: ExecId(8),
+            timeout_ms: 1,
+            cgroup,
+            plan: vec![7; RUN_PLAN_BYTES_MAX],
+        },
         Request::Attach {
             container: container.clone(),
             streams: Attached { stdin: true, stdout: false, stderr: true },
@@ -68,6 +75,8 @@ fn messages() -> Vec<FromShim> {
         FromShim::Reply(2, Reply::Hello { version: 1 }),
         FromShim::Reply(u32::MAX, Reply::Running { pid: 12, at_ns: -5 }),
         FromShim::Reply(4, Reply::Listed),
+        FromShim::Reply(7, Reply::Ended { exit, output: [vec![b'x'; OUTPUT_BYTES_MAX], vec![]] }),
+        FromShim::Reply(8, Reply::Ended { exit, output: [vec![], b"why".to_vec()] }),
         FromShim::Reply(6, Reply::Attached(Attached { stdin: false, stdout: true, stderr: true })),
         FromShim::Reply(5, Reply::Namespaces(PodNamespaces::default())),
         FromShim::Event(Event::Created { container: container.clone(), pid: 1 }),

@@ -439,6 +439,27 @@ impl Client {
         self.send(&request, &fds)
     }
 
+    /// `sh -c script` by Run, its plan in the frame or beside it; the number of
+    /// the request.
+    pub fn send_run(&mut self, run: &Target, script: &str, timeout_ms: u64, beside: bool) -> u32 {
+        let mut plan =
+            PlanBuilder::new(&Header { join: JoinTarget::Container, ..Header::default() });
+        plan.step(&Step::EnterCgroups);
+        plan.step(&Step::NewSession);
+        push_shell(&mut plan, script);
+        let plan = plan.finish().unwrap();
+        let sealed = beside.then(|| memfd::sealed("plan", &plan).unwrap());
+        let request = Request::Run {
+            container: run.container.clone(),
+            exec: run.exec.unwrap(),
+            timeout_ms,
+            cgroup: CgroupFds::default(),
+            plan: if beside { Vec::new() } else { plan },
+        };
+        let fds: Vec<_> = sealed.iter().map(AsFd::as_fd).collect();
+        self.send(&request, &fds)
+    }
+
     /// The reply with this number. What comes before is kept.
     pub fn reply(&mut self, number: u32) -> (Reply, Vec<OwnedFd>) {
         loop {
