@@ -4,11 +4,13 @@
 //! Nothing here passes or fails but the measuring itself.
 #![forbid(unsafe_code)]
 
+use std::io::{BufReader, stdin, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
+use corten_bench::floor::{self, FLOOR};
 use corten_bench::home::{KEEPER, keeper};
 use corten_bench::output;
 use corten_bench::plan::Plan;
@@ -20,6 +22,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let outcome = match arguments.as_slice() {
         [_, first, task] if first == KEEPER => keeper::keep(task),
+        [_, first, below] if first == FLOOR => {
+            floor::serve(below.as_ref(), BufReader::new(stdin()), stdout())
+        }
         _ => bench(Plan::parse()),
     };
     match outcome {

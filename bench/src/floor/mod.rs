@@ -13,7 +13,7 @@
 //!
 //! **Not in it**: gRPC, requests and their validation, image lookups, records
 //! and their fsyncs, OCI specs and their compilation (done before the first
-//! pod), a daemon, a protocol to the monitor (this program itself is the
+//! pod), a daemon, a protocol to the monitor (the floor's process itself is the
 //! container's parent, and nobody reads the log's pipes), leases of addresses,
 //! packet rules, a group for each exec, a path for the network namespace; and
 //! the kubelet's work, the pod's cgroup and its log directory. What a container
@@ -29,24 +29,30 @@ mod plan;
 mod pod;
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use corten_kernel::cgroup::Cgroups;
 use corten_kernel::launch::NamespaceKind;
 use corten_kernel::netlink::make_namespace_set;
-use corten_kernel::ns;
+use corten_kernel::{memory, ns};
 use corten_tests::tree;
+use serde::{Deserialize, Serialize};
+
+use crate::home::{hear, say};
+use crate::measure::clock::Clock;
 
 use network::Network;
 use plan::Plans;
 use pod::{Mounts, Stage, directory};
 
-use crate::measure::clock::Clock;
+/// The first argument of the process that makes the floor's pods.
+pub const FLOOR: &str = "floor";
 
 /// Quiet between the parts of a pod's life, as other runtimes have it.
 const PAUSE: Duration = Duration::from_millis(150);
@@ -58,7 +64,7 @@ const GROUP: &[u8] = b"root:x:0:\n";
 
 /// When a pod's network, IPC and UTS namespaces, and its container's root
 /// filesystem, are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pool {
     /// Before its time begins, as Corten keeps some ready.
     Ahead,
@@ -67,7 +73,7 @@ pub enum Pool {
 }
 
 /// Times of one pod, in milliseconds.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Life {
     /// As RunPodSandbox.
     pub sandbox: f64,
@@ -81,12 +87,16 @@ pub struct Life {
     pub down: f64,
 }
 
-/// A thread that makes pods on demand, on a machine of its own.
+/// What is said of a pod.
+type Told = std::result::Result<Life, String>;
+
+/// A process that makes pods on demand, on a machine of its own. A process, and
+/// not a thread: what the bench has in memory would be copied for each child.
 pub struct Floor {
+    process: Child,
     /// None only while this is dropped.
-    asks: Option<Sender<Pool>>,
-    lives: Receiver<Result<Life>>,
-    thread: Option<JoinHandle<()>>,
+    asks: Option<ChildStdin>,
+    lives: BufReader<ChildStdout>,
 }
 
 impl Floor {
@@ -94,18 +104,21 @@ impl Floor {
     /// directory.
     ///
     /// # Errors
-    /// Without root, a tmpfs at /run, or Debian's busybox-static.
+    /// If there can be no such process.
     pub fn start(below: &Path) -> Result<Self> {
-        let data = tempfile::Builder::new().prefix("corten-floor-").tempdir_in(below)?;
-        let (asks, asked) = channel();
-        let (answers, lives) = channel();
-        let thread = std::thread::Builder::new().name("floor".into()).spawn(move || {
-            if let Err(error) = serve(&data, asked, answers.clone()) {
-                // Whoever waits is told; if nobody does, nobody wants to know.
-                let _ = answers.send(Err(error));
-            }
-        })?;
-        Ok(Self { asks: Some(asks), lives, thread: Some(thread) })
+        let own = std::env::current_exe().context("unable to find this program")?;
+        let mut process = Command::new(own)
+            .arg(FLOOR)
+            .arg(below)
+            // What interrupts the bench must not reach who clears up.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("unable to start the floor")?;
+        let asks = process.stdin.take();
+        let lives = process.stdout.take().context("a floor without a voice")?;
+        Ok(Self { process, asks, lives: BufReader::new(lives) })
     }
 
     /// One pod: made, an exec, taken away.
@@ -113,30 +126,48 @@ impl Floor {
     /// # Errors
     /// If the kernel refuses something; it is of no use any more then.
     pub fn live(&mut self, pool: Pool) -> Result<Life> {
-        if let Some(asks) = &self.asks {
-            // A thread that has ended has said why.
-            let _ = asks.send(pool);
+        if let Some(asks) = &mut self.asks {
+            // A process that has ended has said why.
+            let _ = say(asks, &pool);
         }
-        self.lives.recv().context("the floor's thread has ended")?
+        let told = hear::<Told>(&mut self.lives)?.context("the floor has died")?;
+        told.map_err(anyhow::Error::msg)
     }
 }
 
 impl Drop for Floor {
     fn drop(&mut self) {
+        // It clears up and ends.
         self.asks = None;
-        if let Some(thread) = self.thread.take() {
-            // It panicked: that was printed.
-            let _ = thread.join();
-        }
+        let _ = self.process.wait();
     }
 }
 
-fn serve(
-    data: &tempfile::TempDir,
-    asked: Receiver<Pool>,
-    answers: Sender<Result<Life>>,
+/// Makes pods in this process, each when it is asked for, until nobody asks any
+/// more. Root filesystems lie below this directory.
+///
+/// # Errors
+/// Without root, a tmpfs at /run, or Debian's busybox-static; and if nobody
+/// listens. Who listens is told, too.
+pub fn serve(
+    below: &Path,
+    mut asked: impl BufRead + Send,
+    mut answers: impl Write + Send,
 ) -> Result<()> {
-    let state = tempfile::Builder::new().prefix("corten-floor-").tempdir_in("/run")?;
+    let outcome = prepare(below, &mut asked, &mut answers);
+    if let Err(error) = &outcome {
+        say(&mut answers, &Told::Err(format!("{error:#}")))?;
+    }
+    outcome
+}
+
+fn prepare(
+    below: &Path,
+    asked: &mut (impl BufRead + Send),
+    answers: &mut (impl Write + Send),
+) -> Result<()> {
+    let place = |parent| tempfile::Builder::new().prefix("corten-floor-").tempdir_in(parent);
+    let (data, state) = (place(below)?, place(Path::new("/run"))?);
     for name in ["layer", "spares", "snapshots", "trash", "logs"] {
         std::fs::create_dir(data.path().join(name))?;
     }
@@ -147,10 +178,10 @@ fn serve(
     let mounts = Mounts { own: ns::own(NamespaceKind::Mount)?, small };
     let null = File::options().read(true).write(true).open("/dev/null")?;
     let cgroup = cgroup_name();
-    ns::run_in(&[host.net.as_fd()], move || {
+    ns::run_in(&[host.net.as_fd()], || {
         let cgroups = Cgroups::probe()?;
         let lived = stage(&cgroups, &cgroup, null, mounts, [data.path(), state.path()])
-            .and_then(|stage| act(stage, &asked, &answers));
+            .and_then(|stage| act(stage, asked, answers));
         // Also what a pod that failed has left.
         let group = cgroups.open(&cgroup)?;
         group.kill(rustix::process::Signal::KILL)?;
@@ -186,12 +217,13 @@ fn stage(
     })
 }
 
-fn act(mut stage: Stage, asked: &Receiver<Pool>, answers: &Sender<Result<Life>>) -> Result<()> {
-    for (number, pool) in (2..u16::MAX).zip(asked) {
+fn act(mut stage: Stage, asked: &mut impl BufRead, answers: &mut impl Write) -> Result<()> {
+    // What compiling plans took is not to be copied for each child.
+    memory::give_back_heap();
+    for number in 2..u16::MAX {
+        let Some(pool) = hear::<Pool>(asked)? else { break };
         let life = live(&mut stage, number, pool)?;
-        if answers.send(Ok(life)).is_err() {
-            break;
-        }
+        say(answers, &Told::Ok(life))?;
     }
     Ok(())
 }

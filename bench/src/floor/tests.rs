@@ -11,13 +11,21 @@ use crate::runtimes::confine;
 
 #[test]
 fn a_pod_lives_and_leaves_nothing() {
-    let mut floor = Floor::start(&std::env::temp_dir()).expect("a floor");
+    let mut asked = Vec::new();
     for pool in [Pool::Ahead, Pool::Within] {
-        let life = floor.live(pool).expect("a pod");
+        say(&mut asked, &pool).expect("it is written");
+    }
+    let below = tempfile::tempdir().expect("a directory");
+    let mut answers = Vec::new();
+    serve(below.path(), &asked[..], &mut answers).expect("pods");
+    let mut answers = &answers[..];
+    for _ in 0..2 {
+        let told = hear::<Told>(&mut answers).expect("an answer").expect("a second one");
+        let life = told.expect("a pod");
         let times = [life.sandbox, life.create, life.start, life.exec, life.down];
         assert!(times.iter().all(|time| *time > 0.0), "{life:?}");
     }
-    drop(floor);
+    assert_eq!(std::fs::read_dir(below.path()).expect("a list").count(), 0);
     let group = cgroup_name();
     assert!(!Cgroups::probe().expect("cgroups").exists(&group).expect("a path"), "{group}");
 }

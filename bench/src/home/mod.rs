@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use corten_kernel::cgroup::Cgroups;
 
-use protocol::{Answer, Order, Task, hear, say};
+use protocol::{Answer, Order, Task};
+
+pub(crate) use protocol::{hear, say};
 
 /// The first argument of a keeper.
 pub const KEEPER: &str = "keeper";
