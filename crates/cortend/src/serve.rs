@@ -194,7 +194,8 @@ async fn open_engine(config: &Config, store: Arc<Store>) -> Result<Engine, Error
     let bridge = Bridge::new(BridgeSettings {
         name: config.network.bridge.name.clone(),
         subnets: config.subnets().map_err(Error::Config)?,
-        ..BridgeSettings::new(config.root.join("leases"))
+        // Volatile as the pods' networks are: neither outlives the machine.
+        ..BridgeSettings::new(config.state.join("leases"))
     })?;
     let engine_config = EngineConfig {
         state_dir: config.state.clone(),

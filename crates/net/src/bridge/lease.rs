@@ -1,4 +1,4 @@
-//! Addresses of pods, remembered on disk.
+//! Addresses of pods, remembered in files for the next daemon.
 //!
 //! A lease is a symbolic link named after the address whose target is the
 //! sandbox id: made in one step, never half written, refused where one exists.

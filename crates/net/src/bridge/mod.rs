@@ -1,6 +1,6 @@
 //! The built-in bridge: networks for pods on a bare machine.
 //!
-//! One bridge device, a veth pair for each pod, leases on disk and packet
+//! One bridge device, a veth pair for each pod, leases in files and packet
 //! rules, all made by netlink in this process. Nothing exists before the first
 //! pod is attached, so a node that uses CNI never sees the bridge.
 //!
