@@ -9,9 +9,11 @@ use std::time::Duration;
 use corten_cri::Calls;
 use corten_kernel::memory::{self, Gauge, Held};
 
-/// Quiet enough: longer than threads that have nothing to do stay, which have
-/// shares of the heap.
-const QUIET: Duration = Duration::from_millis(700);
+/// How often is looked whether it is quiet.
+const LOOK: Duration = Duration::from_millis(175);
+/// In so many looks in a row it must have been: longer than threads that have
+/// nothing to do stay, which have shares of the heap.
+const LOOKS: u32 = 4;
 
 /// Less is not worth the trouble: kubelets ask for lists every second.
 const GROWN_BYTES_MIN: u64 = 256 << 10;
@@ -44,11 +46,12 @@ pub async fn tidy_up(calls: Calls) {
 
 /// Waits until no call is answered for a while; how many were so far.
 async fn quiet(calls: &Calls) -> u64 {
-    loop {
-        let answered = calls.answered();
-        tokio::time::sleep(QUIET).await;
-        if calls.answered() == answered {
-            return answered;
-        }
+    let (mut answered, mut looks) = (calls.answered(), 0);
+    while looks < LOOKS {
+        tokio::time::sleep(LOOK).await;
+        let now = calls.answered();
+        looks = if now == answered { looks + 1 } else { 0 };
+        answered = now;
     }
+    answered
 }
