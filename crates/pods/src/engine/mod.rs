@@ -80,7 +80,7 @@ use crate::placement::CgroupDriver;
 use crate::runtimes::{HandlerView, RuntimeSettings, Runtimes};
 use crate::shim::{ShimNews, ShimProgram};
 use crate::systemd::Systemd;
-use crate::table::{Container, Sandbox, Table};
+use crate::table::{Sandbox, Table};
 use crate::view::*;
 
 /// Where a shim has its pod's /dev/shm, in its own mount namespace.
@@ -540,33 +540,6 @@ impl Inner {
             aliases: Vec::new(),
             dns: config.dns.clone(),
         })
-    }
-
-    async fn stop_container(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        grace: Duration,
-    ) -> Result<()> {
-        if sandbox::wait_made(&container.made).await.is_err() {
-            return Ok(());
-        }
-        if grace.is_zero() {
-            return self.kill_and_wait(container).await;
-        }
-        let signal = {
-            let record = container.record.borrow();
-            if !record.state.may_live() {
-                return Ok(());
-            }
-            record.stop_signal
-        };
-        self.send_signal(container, signal, false).await?;
-        let mut record = container.record.subscribe();
-        let ended = record.wait_for(|record| !record.state.may_live());
-        if tokio::time::timeout(grace, ended).await.is_ok() {
-            return Ok(());
-        }
-        self.kill_and_wait(container).await
     }
 }
 

@@ -270,6 +270,34 @@ impl Inner {
         blocking(move || Ok(cgroups.clear(&ours)?)).await
     }
 
+    /// Sends the stop signal, and SIGKILL after `grace`.
+    pub(super) async fn stop_container(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        grace: Duration,
+    ) -> Result<()> {
+        if wait_made(&container.made).await.is_err() {
+            return Ok(());
+        }
+        if grace.is_zero() {
+            return self.kill_and_wait(container).await;
+        }
+        let signal = {
+            let record = container.record.borrow();
+            if !record.state.may_live() {
+                return Ok(());
+            }
+            record.stop_signal
+        };
+        self.send_signal(container, signal, false).await?;
+        let mut record = container.record.subscribe();
+        let ended = record.wait_for(|record| !record.state.may_live());
+        if tokio::time::timeout(grace, ended).await.is_ok() {
+            return Ok(());
+        }
+        self.kill_and_wait(container).await
+    }
+
     /// Kills and forgets a container.
     pub(super) async fn remove_container(
         self: &Arc<Self>,
