@@ -18,7 +18,7 @@ pub const POD_EXECS_MAX: usize = 1024;
 /// looked into, last. Each takes a few KiB.
 pub const EXEC_BASES_MAX: usize = 64;
 /// Containers of which the files are kept open by which execs enter their
-/// groups: those that were last looked into. On v1 each takes some ten
+/// groups: those that were last made, or looked into. On v1 each takes some ten
 /// descriptors.
 pub const EXEC_GATES_MAX: usize = 64;
 /// Groups of execs that are kept for the next ones in the same container.

@@ -83,7 +83,9 @@ impl Shim {
     fn fell_silent(&mut self, index: usize) {
         let process = &mut self.processes[index];
         let Some(child) = process.child.take() else { return };
-        let _ = self.poll.remove(child.sync());
+        if process.brief.is_none() {
+            let _ = self.poll.remove(child.sync());
+        }
         process.pidfd = Some(child.into_pidfd());
         let waiting = process.awaits_start
             && matches!(process.state, State::Creating | State::CreatingToStart | State::Created);
@@ -185,7 +187,6 @@ impl Shim {
         let Next::Go(next) = process.state.on(table::Event::OutputWritten) else { return };
         process.state = next;
         process.ending = None;
-        process.cgroup = Cgroup::default();
         if process.brief.take().is_some() && process.failure.is_none() {
             match process.streams.what_was_said(OUTPUT_BYTES_MAX) {
                 Some(output) => return self.report_ended(index, output),
@@ -193,6 +194,7 @@ impl Shim {
             }
         }
         let process = &mut self.processes[index];
+        process.cgroup = Cgroup::default();
         for output in &mut process.streams.outputs {
             output.take_if(|output| !output.logged);
         }

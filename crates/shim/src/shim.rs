@@ -189,8 +189,12 @@ impl Shim {
         let Some(daemon) = self.daemon.as_mut().filter(is_it) else {
             return;
         };
+        let was_behind = daemon.is_behind();
         if event.writable && daemon.flush().is_err() {
             return self.daemon = None;
+        }
+        if daemon.is_behind() != was_behind {
+            self.watch_daemon();
         }
         if event.readable {
             for _ in 0..REQUESTS_AT_ONCE {
@@ -207,7 +211,6 @@ impl Shim {
                 }
             }
         }
-        self.watch_daemon();
     }
 
     /// Waits for room to write only while something is to be written.

@@ -4,17 +4,21 @@
 //! Making a group and removing it costs more than all else that is done for an
 //! exec outside of it, so that they are used again and again. Their names are
 //! numbers: whoever comes to the group later, another process or the same one
-//! with another [`Gate`], finds them, and takes those that nobody is in.
+//! with another [`Gate`], finds them, and makes those anew that nobody is in.
+//!
+//! One that was killed is of no more use: Linux counts the kills of a group, and
+//! since 6.11 a child that is born into it is killed if the count is another
+//! than that of its parent's group.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use corten_base::limits::EXEC_GROUPS_KEPT_MAX;
 
 use super::file::{Directory, keyed};
-use super::group::Group;
+use super::group::{Entry, Group};
 use super::remove;
 use crate::{Context as _, Result};
 
@@ -35,8 +39,8 @@ struct Unified {
     directory: Directory,
     /// The same, for `CLONE_INTO_CGROUP`.
     into: OwnedFd,
-    /// `cgroup.subtree_control`.
-    control: File,
+    /// `cgroup.subtree_control`, opened for the first exec.
+    control: OnceLock<File>,
     /// The groups below, by their numbers.
     places: Mutex<Vec<Place>>,
 }
@@ -75,16 +79,23 @@ pub struct Surplus(Pass);
 impl Gate {
     /// Opens what all execs in a group need.
     pub fn open(group: &Group) -> Result<Self> {
-        let unified = match group.unified() {
-            Ok(directory) => Some(Unified {
-                into: directory.open()?,
-                control: directory.open_file("cgroup.subtree_control", false)?.into(),
-                directory,
-                places: Mutex::default(),
-            }),
-            Err(_) => None,
-        };
-        Ok(Self { unified, tasks: group.tasks()? })
+        let into = group.unified().ok().map(|directory| directory.open()).transpose()?;
+        Ok(Self::new(group, into, group.tasks()?))
+    }
+
+    /// Of what its first process entered by.
+    pub fn of_entry(group: &Group, entry: Entry) -> Self {
+        Self::new(group, entry.into, entry.tasks)
+    }
+
+    fn new(group: &Group, into: Option<OwnedFd>, tasks: Vec<OwnedFd>) -> Self {
+        let unified = group.unified().ok().zip(into).map(|(directory, into)| Unified {
+            directory,
+            into,
+            control: OnceLock::new(),
+            places: Mutex::default(),
+        });
+        Self { unified, tasks }
     }
 
     /// What the next exec enters by; `killable` if its whole tree may have to be
@@ -110,8 +121,7 @@ impl Gate {
                 Some(own) => Some(own).filter(Own::is_empty),
                 None => {
                     from = number + 1;
-                    let (own, new) = unified.make(number)?;
-                    Some(own).filter(|own| new || own.is_empty())
+                    unified.make(number)?
                 }
             };
             if own.is_some() {
@@ -134,10 +144,18 @@ impl Gate {
 impl Unified {
     /// No groups below have controllers.
     fn is_plain(&self) -> Result<bool> {
+        const CONTROL: &str = "cgroup.subtree_control";
+        let control = match self.control.get() {
+            Some(control) => control,
+            None => {
+                let opened = self.directory.open_file(CONTROL, false)?.into();
+                self.control.get_or_init(|| opened)
+            }
+        };
         let mut bytes = [0; FILE_BYTES];
-        let length = self.control.read_at(&mut bytes, 0).context("read", || {
-            format!("cgroup.subtree_control of {}", self.directory.path().display())
-        })?;
+        let length = control
+            .read_at(&mut bytes, 0)
+            .context("read", || format!("{CONTROL} of {}", self.directory.path().display()))?;
         Ok(bytes[..length].trim_ascii().is_empty())
     }
 
@@ -159,16 +177,19 @@ impl Unified {
         }
     }
 
-    /// The group with this number, and whether it is new.
-    fn make(&self, number: usize) -> Result<(Own, bool)> {
+    /// The group with this number, anew; none if somebody is in that one.
+    fn make(&self, number: usize) -> Result<Option<Own>> {
         let child = self.child(number);
-        let new = child.make().context("make", || format!("cgroup {}", child.path().display()))?;
-        let own = Own {
+        let make = || child.make().context("make", || format!("cgroup {}", child.path().display()));
+        let anew = || Ok(remove::all_empty(std::slice::from_ref(&child)) && make()?);
+        if !make()? && !anew()? {
+            return Ok(None);
+        }
+        Ok(Some(Own {
             into: child.open()?,
             kill: child.open_file("cgroup.kill", true)?,
             events: child.open_file("cgroup.events", false)?.into(),
-        };
-        Ok((own, new))
+        }))
     }
 
     fn child(&self, number: usize) -> Directory {
@@ -212,8 +233,9 @@ impl Pass {
         self.own.as_ref()?.1.as_ref()
     }
 
-    /// The exec has ended. The next one gets its group, if nobody is in it; of
-    /// those beyond the number that is kept, the caller removes it.
+    /// The exec has ended, and was not killed. The next one gets its group, if
+    /// nobody is in it; of those beyond the number that is kept, the caller
+    /// removes it.
     pub fn give_back(mut self) -> Option<Surplus> {
         match self.own.take() {
             Some((number, Some(own))) if number < EXEC_GROUPS_KEPT_MAX => {
@@ -229,8 +251,8 @@ impl Pass {
         }
     }
 
-    /// The exec could not be launched: the caller removes its group, so that the
-    /// next one gets another.
+    /// The exec could not be launched, or was killed: the caller removes its
+    /// group, so that the next one gets another.
     pub fn discard(self) -> Option<Surplus> {
         self.own.is_some().then_some(Surplus(self))
     }

@@ -420,6 +420,15 @@ fn the_tree_of_an_exec_is_killed_alone() {
     rustix::io::write(pass.kill().expect("this machine has a v2 hierarchy"), b"1").unwrap();
     assert_eq!(exec.ended().signal(), Some(9));
     poll("the exec's child to die", || group.pids().unwrap().len() == 1);
+    // Those that come later are not killed with it: by the same gate...
+    pass.discard().expect("it has a group").remove().unwrap();
+    let pass = gate.pass(true).unwrap();
+    assert!(Guest::start(&entry(&pass), "exit 0").ended().success());
+    // ...nor by another, which cannot know.
+    rustix::io::write(pass.kill().unwrap(), b"1").unwrap();
+    drop((pass, gate));
+    let pass = Arc::new(Gate::open(&group).unwrap()).pass(true).unwrap();
+    assert!(Guest::start(&entry(&pass), "exit 0").ended().success());
 }
 
 #[test]

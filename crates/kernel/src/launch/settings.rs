@@ -152,7 +152,8 @@ impl Walk<'_> {
     }
 }
 
-/// Writes `oom_score_adj` of this process, unless it has that value already.
+/// Writes `oom_score_adj` of this process. Where that may not be done, it may
+/// have that value already.
 pub(super) fn write_oom_score_adj(
     proc: std::os::fd::BorrowedFd<'_>,
     value: i32,
@@ -163,12 +164,15 @@ pub(super) fn write_oom_score_adj(
     let mut digits = [0u8; 12];
     let wanted = decimal(&mut digits, i64::from(value));
     let mut buffer = [0u8; 16];
-    if let Ok(length) = open(OFlags::RDONLY).and_then(|file| rustix::io::read(&file, &mut buffer))
+    let written = open(OFlags::WRONLY).and_then(|file| rustix::io::write(&file, wanted));
+    if written.is_err()
+        && let Ok(length) =
+            open(OFlags::RDONLY).and_then(|file| rustix::io::read(&file, &mut buffer))
         && buffer.get(..length).unwrap_or(&[]).trim_ascii() == wanted
     {
         return Ok(());
     }
-    rustix::io::write(&open(OFlags::WRONLY)?, wanted).map(drop)
+    written.map(drop)
 }
 
 /// A number as text at the end of a buffer.

@@ -216,7 +216,13 @@ impl Inner {
         let groups = groups.iter().filter(|_| shows_cgroups);
         fds.extend(plan_fds.iter().chain(groups).map(AsFd::as_fd));
         match shim.call(&request, &fds).await?.0 {
-            Reply::Done => Ok(()),
+            Reply::Done => {
+                if self.oci_runtime(container)?.is_none() {
+                    let group = self.cgroups.open(&container.record.borrow().cgroup)?;
+                    self.gates.keep(&container.id, cgroup::Gate::of_entry(&group, entry));
+                }
+                Ok(())
+            }
             Reply::Refused(Refusal::Full) => Err(Error::new(
                 Kind::ResourceExhausted,
                 "the pod has as many containers as its shim can hold",

@@ -17,6 +17,8 @@ use crate::state::{ContainerState, SandboxState};
 use crate::table::Container;
 use crate::view::{ExecRequest, ExecSession};
 
+/// The exit code of who was killed.
+const KILLED: i32 = 128 + 9;
 /// How long a request waits for a shim that is being connected to.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -191,7 +193,7 @@ impl Inner {
             tokio::task::yield_now().await;
             let _ = shim.call(&Request::Delete { target }, &[]).await;
             inner.forget_call(&of, exec);
-            remove(group.pass.and_then(Pass::give_back)).await;
+            remove(group.ended(exit)).await;
         });
         receiver
     }
@@ -242,6 +244,12 @@ impl ExecGroup {
             tasks: pass.tasks().len() as u8,
             oom: false,
         }
+    }
+
+    /// The exec has ended; what is to be removed.
+    pub fn ended(self, exit: Exit) -> Option<Surplus> {
+        let killed = exit.timed_out || exit.code == KILLED;
+        self.pass.and_then(if killed { Pass::discard } else { Pass::give_back })
     }
 
     /// These, in the order of frames.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corten_base::ExecId;
-use corten_kernel::cgroup::Pass;
 use corten_kernel::memfd;
 use corten_protocol::frame::{Exit, RUN_PLAN_BYTES_MAX, Refusal, Reply, Request, Stdio};
 use tokio::sync::oneshot;
@@ -108,7 +107,7 @@ impl Inner {
         let fds: Vec<_> = sealed.iter().map(AsFd::as_fd).chain(group.fds()).collect();
         match shim.call_within(&frame, &fds, super::LAUNCH_TIMEOUT).await {
             Ok((Reply::Ended { exit, output }, _)) => {
-                if let Some(surplus) = group.pass.and_then(Pass::give_back) {
+                if let Some(surplus) = group.ended(exit) {
                     tokio::spawn(remove(Some(surplus)));
                 }
                 Ok(Ran::Ended(exit, output))

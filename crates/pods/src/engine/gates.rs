@@ -1,4 +1,5 @@
-//! Where execs enter the groups of the containers that were last looked into.
+//! Where execs enter the groups of the containers that were last made, or
+//! looked into.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,13 +32,15 @@ impl Gates {
         if let Some(gate) = take(&mut opened, id) {
             return Ok(gate);
         }
-        if opened.len() >= EXEC_GATES_MAX
-            && let Some(idle) = opened.iter().position(|(_, gate)| Arc::strong_count(gate) == 1)
-        {
-            opened.remove(idle);
-        }
-        opened.push_back((id.clone(), gate.clone()));
+        put(&mut opened, id, gate.clone());
         Ok(gate)
+    }
+
+    /// Keeps the gate of a container that was just made.
+    pub fn keep(&self, id: &ContainerId, gate: Gate) {
+        let mut opened = self.opened();
+        opened.retain(|(of, _)| of != id);
+        put(&mut opened, id, Arc::new(gate));
     }
 
     /// Before the group of a container is removed: the groups of its execs go.
@@ -66,4 +69,14 @@ fn take(opened: &mut VecDeque<(ContainerId, Arc<Gate>)>, id: &ContainerId) -> Op
     let gate = found.1.clone();
     opened.push_back(found);
     Some(gate)
+}
+
+/// One more, in place of one that no exec uses.
+fn put(opened: &mut VecDeque<(ContainerId, Arc<Gate>)>, id: &ContainerId, gate: Arc<Gate>) {
+    if opened.len() >= EXEC_GATES_MAX
+        && let Some(idle) = opened.iter().position(|(_, gate)| Arc::strong_count(gate) == 1)
+    {
+        opened.remove(idle);
+    }
+    opened.push_back((id.clone(), gate));
 }
