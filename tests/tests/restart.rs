@@ -532,7 +532,7 @@ fn pods_of_an_earlier_boot_are_listed_as_ended() {
         }
         assert_eq!(client.status(&ended).await.unwrap().exit_code, 5);
         let mut addresses = Vec::new();
-        for network in std::fs::read_dir(machine.path("data/leases")).unwrap().flatten() {
+        for network in std::fs::read_dir(machine.path("state/leases")).unwrap().flatten() {
             let names = std::fs::read_dir(network.path()).unwrap().flatten();
             addresses.extend(names.map(|entry| entry.file_name()));
         }
