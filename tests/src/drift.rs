@@ -37,7 +37,7 @@ impl Drift {
         gone("sandboxes", || entries(&machine.path("state/sandboxes")));
         gone("snapshots", || entries(&machine.path("data/snapshots")));
         gone("trash", || entries(&machine.path("data/trash")));
-        gone("leases", || leases(&machine.path("data/leases")));
+        gone("leases", || leases(&machine.path("state/leases")));
     }
 }
 
