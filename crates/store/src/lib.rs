@@ -94,7 +94,7 @@ impl Store {
     pub fn open_claimed(mut claim: Claim) -> Result<Self> {
         claim.sign()?;
         let root = claim.root.clone();
-        for dir in ["blobs", "layers", "snapshots", "spares", "ingest", "trash"] {
+        for dir in ["blobs", "layers", "snapshots", "lanes", "ingest", "trash"] {
             make_dir(&root.join(dir))?;
         }
         let trash = Arc::new(Trash::open(&root)?);

@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use corten_base::Digest;
 use corten_base::limits::IMAGE_LAYERS_MAX;
@@ -13,6 +12,7 @@ use corten_kernel::{Errno, mount};
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 
 use super::chain::{Attributes, Chains};
+use super::lanes::Lanes;
 use super::overlay::MAGIC;
 use super::spare::{Maker, Spare};
 use super::{Idmap, MountAs, Snapshot};
@@ -29,9 +29,7 @@ pub(super) struct Builder {
     chains: Chains,
     trash: Arc<Trash>,
     boot_id: String,
-    /// `<root>/spares`.
-    spares: PathBuf,
-    next_spare: AtomicU64,
+    lanes: Lanes,
 }
 
 impl Builder {
@@ -39,10 +37,10 @@ impl Builder {
         layers: Arc<Layers>,
         trash: Arc<Trash>,
         boot_id: String,
-        spares: PathBuf,
+        lanes: Lanes,
     ) -> Result<Self> {
         let chains = Chains::open(layers.clone())?;
-        Ok(Self { layers, chains, trash, boot_id, spares, next_spare: AtomicU64::new(0) })
+        Ok(Self { layers, chains, trash, boot_id, lanes })
     }
 
     pub(super) fn lease_all(&self, layers: &[Digest]) -> Result<Vec<Lease>> {
@@ -60,13 +58,26 @@ impl Builder {
             .collect()
     }
 
-    /// Makes the directories of a new snapshot and mounts it.
-    pub(super) fn make(
-        &self,
-        path: &Path,
-        layers: &[Digest],
-        how: MountAs<'_>,
-    ) -> Result<Snapshot> {
+    /// Makes the directories of a new snapshot and mounts it. Where they lie,
+    /// from where they are to be renamed.
+    pub(super) fn make(&self, layers: &[Digest], how: MountAs<'_>) -> Result<(PathBuf, OwnedFd)> {
+        let place = self.lanes.place();
+        match self.make_at(&place, layers, how) {
+            Ok(Snapshot { mount }) => Ok((place, mount)),
+            Err(error) => {
+                self.discard(&place);
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes in the background what `make` made. What stays is thrown away
+    /// when the next daemon starts.
+    pub(super) fn discard(&self, place: &Path) {
+        let _ = self.trash.discard(place);
+    }
+
+    fn make_at(&self, path: &Path, layers: &[Digest], how: MountAs<'_>) -> Result<Snapshot> {
         let describe = || path.display().to_string();
         std::fs::create_dir(path)
             .and_then(|()| std::fs::create_dir(path.join("upper")))
@@ -172,24 +183,14 @@ impl Builder {
 impl Maker for Builder {
     fn make_spare(&self, layers: &[Digest]) -> Option<Spare> {
         let leases = self.lease_all(layers).ok()?;
-        let number = self.next_spare.fetch_add(1, Ordering::Relaxed);
-        let dir = self.spares.join(number.to_string());
-        match self.make(&dir, layers, MountAs::default()) {
-            Ok(Snapshot { mount }) => {
-                Some(Spare { layers: layers.to_vec(), _leases: leases, dir, mount })
-            }
-            // Whoever wanted it makes its own, and is told why that fails.
-            Err(_) => {
-                let _ = self.trash.discard(&dir);
-                None
-            }
-        }
+        // If it fails, whoever wanted it makes its own, and is told why.
+        let (dir, mount) = self.make(layers, MountAs::default()).ok()?;
+        Some(Spare { layers: layers.to_vec(), _leases: leases, dir, mount })
     }
 
     fn discard_spare(&self, spare: Spare) {
         drop(spare.mount);
-        // What stays is thrown away when the daemon starts.
-        let _ = self.trash.discard(&spare.dir);
+        self.discard(&spare.dir);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod build;
 mod chain;
+mod lanes;
 mod meter;
 mod overlay;
 mod spare;

@@ -21,6 +21,7 @@ use std::time::Duration;
 use corten_base::{ContainerId, Digest};
 
 use super::build::Builder;
+use super::lanes::Lanes;
 use super::meter::{Measured, Meter};
 use super::spare::{Place, Spare};
 use super::{MountAs, Snapshot, Snapshotter};
@@ -66,9 +67,8 @@ impl Overlayfs {
         let boot_id_path = "/proc/sys/kernel/random/boot_id";
         let boot_id =
             std::fs::read_to_string(boot_id_path).doing("read", || boot_id_path)?.trim().to_owned();
-        let spares = root.join("spares");
-        trash.discard_all_in(&spares)?;
-        let builder = Builder::new(layers.clone(), trash.clone(), boot_id.clone(), spares)?;
+        let lanes = Lanes::open(root.join("lanes"), &trash)?;
+        let builder = Builder::new(layers.clone(), trash.clone(), boot_id.clone(), lanes)?;
         let builder = Arc::new(builder);
         let spare = Arc::default();
         let dir = root.join("snapshots");
@@ -125,19 +125,18 @@ impl Overlayfs {
 impl Overlayfs {
     /// The spare, or a new one.
     fn make(&self, path: &Path, layers: &[Digest], how: MountAs<'_>) -> Result<Snapshot> {
-        if how.idmap.is_some() || !how.label.is_empty() {
-            return self.builder.make(path, layers, how);
-        }
-        let spare = self.spare.take(layers);
-        let made = match spare {
-            Some(Spare { dir, mount, .. }) => {
-                let describe = || path.display().to_string();
-                std::fs::rename(&dir, path).doing("create", describe).map(|()| Snapshot { mount })
-            }
-            None => self.builder.make(path, layers, how),
+        let plain = how.idmap.is_none() && how.label.is_empty();
+        let spare = if plain { self.spare.take(layers) } else { None };
+        let (place, mount) = match spare {
+            Some(Spare { dir, mount, .. }) => (dir, mount),
+            None => self.builder.make(layers, how)?,
         };
-        self.spare.want(layers, &self.builder);
-        made
+        let made = std::fs::rename(&place, path).doing("create", || path.display().to_string());
+        if plain {
+            self.spare.want(layers, &self.builder);
+        }
+        made.inspect_err(|_| self.builder.discard(&place))?;
+        Ok(Snapshot { mount })
     }
 }
 
