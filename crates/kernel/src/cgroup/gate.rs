@@ -6,9 +6,9 @@
 //! numbers: whoever comes to the group later, another process or the same one
 //! with another [`Gate`], finds them, and makes those anew that nobody is in.
 //!
-//! One that was killed is of no more use: Linux counts the kills of a group, and
-//! since 6.11 a child that is born into it is killed if the count is another
-//! than that of its parent's group.
+//! One that was killed is of no more use: Linux of 2025 and later (and stable
+//! kernels of that time) counts the kills of a group, and kills a child that is
+//! born into it if the count is another than that of its parent's group.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

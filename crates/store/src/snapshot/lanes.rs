@@ -1,9 +1,10 @@
 //! Where the directories of root file systems are made.
 //!
-//! ext4 gives an inode that was deleted to nobody for the next minutes: whoever
-//! needs one tries those of its group one by one, from the first. Where some
-//! hundred containers have come and gone, that was a third of the cost of the
-//! next (each takes some fifteen inodes). A directory gets an inode in the group
+//! ext4 without a journal (many a virtual machine's) gives an inode that was
+//! deleted to nobody for the next minutes: whoever needs one tries those of its
+//! group one by one, from the first. Where some hundred containers have come and
+//! gone, that was a third of the cost of the next (each takes some fifteen
+//! inodes). A directory gets an inode in the group
 //! of its parent, and its files there as well, wherever it is renamed to later;
 //! only those in a directory that is marked as a top one are spread over the
 //! disk. So there are lanes, each in another part of it, and root file systems
