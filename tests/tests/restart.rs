@@ -335,6 +335,36 @@ fn a_cut_off_creation_is_asked_for_again() {
 }
 
 #[test]
+fn a_cut_off_command_ends_and_others_follow() {
+    /// More than comes with the answer of a shim.
+    const SCRIPT: &str = "sleep 0.03; head -c 20000 /dev/zero";
+    Machine::run(async |machine, daemon| {
+        let mut client = daemon.client().await;
+        let image = machine.image("busybox");
+        client.pull(&image).await.unwrap();
+        let pod = Pod::new(machine, "commands");
+        let id = client.run_pod(&pod).await.unwrap();
+        let container = Container::shell("main", &image, "exec sleep 1000");
+        let main = client.run(&id, &pod, &container).await.unwrap();
+        let running = pids(machine, &id, &main);
+        for round in (0..ROUNDS).step_by(2) {
+            // With a time limit it has a group of its own.
+            let limit = if round % 4 == 0 { 0 } else { 30 };
+            let (mut client, of) = (daemon.client().await, main.clone());
+            let command = async move { client.exec(&of, &["sh", "-c", SCRIPT], limit).await };
+            cut_off(daemon, round, command).await;
+            let mut client = daemon.client().await;
+            let (code, said, _) = client.exec(&main, &["echo", "next"], limit).await.unwrap();
+            assert_eq!((code, said.as_str()), (0, "next\n"), "round {round}");
+            until("the command has ended", async || {
+                (pids(machine, &id, &main) == running).then_some(())
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
 fn a_cut_off_pull_is_asked_for_again() {
     Machine::run(async |machine, daemon| {
         let image = machine.image("nginx");
