@@ -3,6 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use corten_kernel::cgroup::Cgroups;
+
+use crate::Machine;
+
 /// Whether systemd makes the groups of pods here, as `cgroup.driver = "auto"`
 /// has it.
 pub fn by_systemd() -> bool {
@@ -46,4 +50,15 @@ pub fn pids(group: &str, command: &[&str]) -> Vec<u32> {
         }
     }
     found
+}
+
+/// The processes of a container, those of its execs among them; none without
+/// its group.
+pub fn processes(machine: &Machine, pod: &str, container: &str) -> Vec<i32> {
+    let group = format!("{}/{container}", machine.pod_group(pod));
+    let cgroups = Cgroups::probe().unwrap();
+    if !cgroups.exists(&group).unwrap() {
+        return Vec::new();
+    }
+    cgroups.open(&group).unwrap().pids().unwrap_or_default()
 }

@@ -29,6 +29,7 @@ const SYSTEMD: Tests = pods(&["--test", "systemd"], &[]);
 const RESOURCES: Tests = pods(&["--test", "resources"], &[]);
 const UPDATE: Tests = pods(&["--test", "update"], &[]);
 const RESTART: Tests = pods(&["--test", "restart"], &[]);
+const CUT_OFF: Tests = pods(&["--test", "cut_off"], &[]);
 /// AppArmor, which this machine may not have.
 const LSM: Tests = pods(&["--test", "lsm"], &[]);
 /// Frozen and restored, by Debian's CRIU.
@@ -82,7 +83,7 @@ const PARTS: [Part; 5] = [
     Part {
         name: "systemd",
         settled: true,
-        run: || run(Init::Systemd, PATIENCE, &[SYSTEMD, RESOURCES, UPDATE, RESTART, LSM]),
+        run: || run(Init::Systemd, PATIENCE, &[SYSTEMD, RESOURCES, UPDATE, RESTART, CUT_OFF, LSM]),
     },
     Part { name: "selinux", settled: false, run: selinux },
     Part {
