@@ -6,7 +6,7 @@
 //! So files are opened in a procfs of our own, and in a new one now and then.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
@@ -49,13 +49,25 @@ impl Sysctls {
     }
 
     fn directory(&self) -> Option<Arc<OwnedFd>> {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if own.uses.is_multiple_of(USES_MAX) {
-            own.directory =
-                mount::new_filesystem("proc", &[], MountAttributes::default()).ok().map(Arc::new);
+        let (due, known) = {
+            let mut own = self.own();
+            let due = own.uses.is_multiple_of(USES_MAX);
+            own.uses = own.uses.wrapping_add(1);
+            (due, own.directory.clone())
+        };
+        if !due {
+            return known;
         }
-        own.uses = own.uses.wrapping_add(1);
-        own.directory.clone()
+        // Others go on with the old one meanwhile, whose end takes a moment.
+        let made = mount::new_filesystem("proc", &[], MountAttributes::default());
+        let new = made.ok().map(Arc::new);
+        self.own().directory.clone_from(&new);
+        new
+    }
+
+    /// What is in it is never half changed.
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

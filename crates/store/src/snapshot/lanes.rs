@@ -4,11 +4,10 @@
 //! deleted to nobody for the next minutes: whoever needs one tries those of its
 //! group one by one, from the first. Where some hundred containers have come and
 //! gone, that was a third of the cost of the next (each takes some fifteen
-//! inodes). A directory gets an inode in the group
-//! of its parent, and its files there as well, wherever it is renamed to later;
-//! only those in a directory that is marked as a top one are spread over the
-//! disk. So there are lanes, each in another part of it, and root file systems
-//! are made in each in turn.
+//! inodes). A directory gets an inode in the group of its parent, and its files
+//! there as well, wherever it is renamed to later; only those in a directory that
+//! is marked as a top one are spread over the disk. So there are lanes, each in
+//! another part of it, and root file systems are made in each in turn.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
